@@ -1,0 +1,1 @@
+"""What a run leaves to be read: metrics files, pictures, and the run's page."""
