@@ -1,0 +1,22 @@
+"""Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
+
+
+class UserError(Exception):
+    """A wrong input. The message names the field or file, the value and the way out.
+
+    Several problems found together are joined by line breaks, one line each.
+    """
+
+
+class StorageError(UserError):
+    """A path that cannot be read or written."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """``", did you mean 'x'?"`` for the known name closest to ``name``, else the known names."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f", did you mean '{close[0]}'?"
+    return f" (known: {', '.join(sorted(known))})"

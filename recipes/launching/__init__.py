@@ -1,0 +1,1 @@
+"""From a config to a finished run: checks before Ray, Ray itself, the terminal."""

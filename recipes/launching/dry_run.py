@@ -1,0 +1,72 @@
+"""What a run would do, in words and numbers, without starting Ray."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from lrsched.plot import terminal_plot
+from recipes.config_file import to_yaml
+from recipes.data.cache import TokenData
+from recipes.data.plan import BatchPlan
+from recipes.launching.preflight import Prepared, Start
+from recipes.launching.ray_cluster import needed_resources
+
+
+def describe_run(prepared: Prepared, data: TokenData, plan: BatchPlan, start: Start) -> str:
+    """The text of ``--dry-run``."""
+    parts = [
+        ("resolved config", to_yaml(prepared.config)),
+        ("DeepSpeed config", json.dumps(prepared.ds_config, indent=2)),
+        ("schedule", _schedule(prepared)),
+        ("data and batch plan", _batches(data, plan)),
+        ("would run", _resources(prepared, start)),
+    ]
+    return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
+
+
+def _schedule(prepared: Prepared) -> str:
+    schedule = prepared.schedule
+    rates = schedule.lr(np.arange(schedule.total_steps))
+    peak = int(np.argmax(rates))
+    return "\n".join(
+        [
+            schedule.describe(),
+            f"stepped by {prepared.schedule_driver}; the other form is checked against it before the first update",
+            terminal_plot([schedule], width=72, height=14),
+            f"first {rates[0]:.6g} (update 0), highest {rates[peak]:.6g} (update {peak}), "
+            f"last {rates[-1]:.6g} (update {len(rates) - 1})",
+        ]
+    )
+
+
+def _batches(data: TokenData, plan: BatchPlan) -> str:
+    numbers = data.meta["numbers"]
+    lines = [f"{name}: {value:,}" for name, value in numbers.items()]
+    lines += [
+        f"vocabulary: {data.tokenizer.vocab_size:,}",
+        f"unigram loss of the held-out targets: {data.meta['unigram_loss']:.4f} nats per target token",
+        f"updates per epoch: {plan.updates_per_epoch:.2f}",
+        f"tokens per update: {plan.tokens_per_update():,.0f}",
+        f"micro-batches per worker and update: {plan.micro_batches_per_rank():.2f}",
+        f"padding: {plan.padding_ratio():.1%} of computed tokens",
+        f"slowest worker: {plan.slowest_rank_ratio():.3f} of the mean",
+    ]
+    return "\n".join(lines)
+
+
+def _resources(prepared: Prepared, start: Start) -> str:
+    scaling, folder = prepared.config.scaling, prepared.run_folder
+    each = ", ".join(f"{amount:g} {kind}" for kind, amount in needed_resources(scaling).items())
+    workers = f"{scaling.num_workers} workers" if scaling.num_workers > 1 else "1 worker"
+    if start.finished:
+        begins = "nothing to do: the run is finished"
+    else:
+        begins = f"updates {start.step} to {prepared.schedule.total_steps}"
+    return "\n".join(
+        [
+            f"{workers}, each with {each}; ZeRO stage {prepared.config.deepspeed.zero_stage}, {prepared.precision}",
+            f"{begins}, in {folder}",
+        ]
+    )

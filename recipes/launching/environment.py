@@ -1,0 +1,58 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("torch", "deepspeed", "transformers", "ray", "tokenizers", "pyarrow", "numpy", "pydantic")
+
+
+def environment_json() -> str:
+    """Versions, machine, git commit of the recipe, command and time, as JSON text."""
+    content = {
+        "command": [Path(sys.executable).name, *sys.orig_argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "cpu": _cpu_name(),
+            "num_cpus": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this recipe runs from, with "-dirty" for uncommitted changes; None without git."""
+    here = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,146 @@
+"""One run under Ray Train: start, watch, and end clearly whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recipes.launching.channel import Channel
+from recipes.launching.ray_cluster import needed_resources, ray_cluster
+from recipes.launching.terminal import Terminal
+from recipes.launching.worker import worker_main
+from recipes.training.job import Job
+
+_POLL_S = 0.2
+
+
+class RunFailed(Exception):
+    """Workers failed. user: whether the cause is a wrong input (exit code 2) rather than a fault (1)."""
+
+    def __init__(self, message: str, user: bool = False):
+        super().__init__(message)
+        self.user = user
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; signum says which."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) -> None:
+    """Train under Ray; returns when the model is exported.
+
+    before_training: called once Ray stands and holds the workers, before anything else is written.
+
+    Raises:
+        UserError: the cluster cannot hold the workers.
+        RunFailed: with the one error that matters and the log's place.
+        Interrupted: after everything that was started has been stopped.
+    """
+    # The inner one again, because ray.init puts a handler of its own on SIGTERM.
+    with _signals_raise(), ray_cluster(job.config.scaling, terminal.say), _signals_raise():
+        import ray
+
+        before_training()
+        channel = ray.remote(num_cpus=0)(Channel).remote()
+        trainer = _trainer(job, channel)
+        outcome = _Outcome()
+        thread = threading.Thread(target=outcome.run, args=(trainer,), daemon=True)
+        thread.start()
+        errors: list[dict[str, Any]] = []
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            _relay(ray.get(channel.take.remote()), terminal, errors)
+        _relay(ray.get(channel.take.remote()), terminal, errors)
+        terminal.close()
+        if outcome.error is not None:
+            raise _explain(outcome.error, errors, job)
+
+
+class _Outcome:
+    """Runs `fit` off the main thread, where Ray Train would take Ctrl-C for itself and exit with 0."""
+
+    error: BaseException | None = None
+
+    def run(self, trainer: Any) -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            self.error = error
+
+
+def _trainer(job: Job, channel: Any) -> Any:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    scaling = job.config.scaling
+    workers = (scaling.min_workers, scaling.max_workers) if scaling.min_workers else scaling.num_workers
+    return TorchTrainer(
+        worker_main,
+        train_loop_config={"job": job, "channel": channel},
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=scaling.use_gpu, resources_per_worker=needed_resources(scaling)
+        ),
+        run_config=RunConfig(
+            # Ray's own files stay apart: checkpoints are ours, found by their manifests.
+            name=f"attempt_{int(job.started_at)}",
+            storage_path=job.run_folder.path("ray"),
+            failure_config=FailureConfig(max_failures=scaling.max_failures),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _relay(messages: list[dict[str, Any]], terminal: Terminal, errors: list[dict[str, Any]]) -> None:
+    for message in messages:
+        if "metrics" in message:
+            terminal.show(message["metrics"])
+        elif "say" in message:
+            terminal.say(message["say"])
+        else:
+            errors.append(message["error"])
+
+
+def _explain(error: BaseException, errors: list[dict[str, Any]], job: Job) -> RunFailed:
+    """The one error that matters: the first a worker told of, unless a worker died without a word."""
+    silent = [
+        rank
+        for rank, failure in getattr(error, "worker_failures", {}).items()
+        if "WorkerHealthCheckFailed" in repr(failure) or "ActorDied" in repr(failure)
+    ]
+    if silent and not any(found["user"] for found in errors):
+        ranks = ", ".join(map(str, sorted(silent)))
+        return RunFailed(f"worker {ranks} died without an error of its own: killed, or out of memory")
+    if errors:
+        found = errors[0]
+        if found["user"]:
+            return RunFailed(found["message"], user=True)
+        return RunFailed(
+            f"worker {found['rank']} failed at {found['where']}: {found['kind']}: {found['message']} (log: {found['log']})"
+        )
+    return RunFailed(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up."""
+    watched = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(signum: int, frame: Any) -> None:
+        for each in watched:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    before = {each: signal.signal(each, handle) for each in watched}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

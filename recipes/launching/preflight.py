@@ -1,0 +1,189 @@
+"""Everything that can be decided, and refused, before Ray starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrsched import Schedule, ScheduleError, deepspeed_backend
+from recipes.config import RunConfig
+from recipes.config_file import differences, parse_config, to_yaml
+from recipes.data.cache import TokenData, open_data, prepare_data
+from recipes.data.plan import BatchPlan
+from recipes.errors import UserError
+from recipes.storage import Storage
+from recipes.training.ds_config import deepspeed_config
+from recipes.training.manifest import Manifest, newest_manifest
+from recipes.training.precision import resolve_precision
+
+# What may change between the start of a run and its resume: none of it changes which examples are
+# in which update, or what the update computes beyond rounding.
+_FREE_ON_RESUME = (
+    "run.resume",
+    "run.storage_path",
+    "training.log_every_steps",
+    "training.eval_every_steps",
+    "training.num_samples",
+    "training.micro_batch_tokens",
+    "checkpoint.",
+    "scaling.",
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with nothing left to decide. schedule_driver: who steps the lr, "deepspeed" or "torch"."""
+
+    config: RunConfig
+    run_folder: Storage
+    data_folder: Storage
+    schedule: Schedule
+    schedule_driver: str
+    precision: str
+    ds_config: dict[str, Any]
+
+
+def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) -> tuple[Prepared, TokenData, BatchPlan]:
+    """Tokenise (or find the cache), plan batches, resolve the schedule, build the DeepSpeed config.
+
+    Raises:
+        UserError: for whatever would make the run fail later.
+    """
+    storage = Storage(config.run.storage_path)
+    _check_model_folder(config)
+    if not _counts_epochs(config):
+        parse_schedule(config, None)
+    prepared_data = prepare_data(config.data, data_storage or storage, say)
+    data = open_data(prepared_data)
+    plan = batch_plan(config, data)
+    schedule = parse_schedule(config, plan.updates_per_epoch)
+    try:
+        driver, block = deepspeed_backend(schedule)
+    except ScheduleError as error:
+        raise UserError(f"schedule.backend is deepspeed: {error}") from None
+    precision = resolve_precision(config.training.precision, config.scaling.use_gpu)
+    resolved = parse_config(config.model_dump(mode="json") | {"schedule": schedule.to_dict()})
+    prepared = Prepared(
+        config=resolved,
+        run_folder=storage / config.run.name,
+        data_folder=prepared_data.folder,
+        schedule=schedule,
+        schedule_driver=driver,
+        precision=precision,
+        ds_config=deepspeed_config(resolved, precision, block),
+    )
+    return prepared, data, plan
+
+
+def batch_plan(config: RunConfig, data: TokenData, num_ranks: int | None = None) -> BatchPlan:
+    return BatchPlan(
+        data.train.source_lengths,
+        data.train.target_lengths,
+        seed=config.run.seed,
+        examples_per_update=config.training.examples_per_update,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        num_ranks=num_ranks or config.scaling.num_workers,
+    )
+
+
+def _counts_epochs(config: RunConfig) -> bool:
+    return "epoch" in str(config.schedule.model_dump())
+
+
+def parse_schedule(config: RunConfig, updates_per_epoch: float | None) -> Schedule:
+    block = config.schedule.model_dump(exclude_none=True)
+    try:
+        return Schedule.from_dict(block, steps_per_epoch=updates_per_epoch, where="schedule")
+    except ScheduleError as error:
+        raise UserError(str(error)) from None
+
+
+def _check_model_folder(config: RunConfig) -> None:
+    if config.model.folder is not None and not (Path(config.model.folder) / "config.json").is_file():
+        raise UserError(f"model.folder {config.model.folder}: no config.json there; give a save_pretrained folder")
+
+
+def check_storage(storage: Storage, dry_run: bool = False) -> None:
+    """Refuse a place that cannot be written; a dry run only looks at permissions."""
+    if not dry_run:
+        storage.check_writable()
+        return
+    if storage.local is not None:
+        existing = next(p for p in (storage.local, *storage.local.parents) if p.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UserError(f"run.storage_path {storage}: {existing} cannot be written")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: at update ``step``, or not at all when it is finished."""
+
+    step: int
+    finished: bool = False
+
+
+def check_resume(prepared: Prepared) -> Start:
+    """What ``run.resume`` means for the run's folder as it is.
+
+    Raises:
+        UserError: the folder holds a run and resume is never; another config; nothing to resume.
+    """
+    mode, folder = prepared.config.run.resume, prepared.run_folder
+    if not folder.exists("config.yaml"):
+        if mode == "must":
+            raise UserError(f"run.resume is must, but {folder} holds no run; use run.resume=auto to start one")
+        return Start(0)
+    if mode == "never":
+        raise UserError(
+            f"{folder} holds a run already: give another run.name, or run.resume=auto to go on with that one"
+        )
+    _check_same_config(prepared)
+    manifest = newest_manifest(folder)
+    if manifest is None:
+        if mode == "must":
+            raise UserError(f"run.resume is must, but {folder} has no whole checkpoint; use run.resume=auto")
+        return Start(0)
+    _check_same_workers(prepared.config, manifest)
+    finished = manifest.step >= prepared.schedule.total_steps and folder.exists("summary.json")
+    return Start(manifest.step, finished)
+
+
+def _check_same_config(prepared: Prepared) -> None:
+    import yaml
+
+    folder = prepared.run_folder
+    try:
+        old = parse_config(yaml.safe_load(folder.read_text("config.yaml")), where=f"{folder}/config.yaml")
+    except yaml.YAMLError:
+        raise UserError(f"{folder}/config.yaml is not valid YAML: give another run.name") from None
+    changed = {
+        field: values
+        for field, values in differences(old, prepared.config).items()
+        if not field.startswith(_FREE_ON_RESUME)
+    }
+    if changed:
+        named = ", ".join(f"{field} (there {was!r}, now {now!r})" for field, (was, now) in changed.items())
+        raise UserError(f"{folder} holds a run with another config: {named}; give another run.name, or that config")
+
+
+def _check_same_workers(config: RunConfig, manifest: Manifest) -> None:
+    if config.scaling.num_workers != manifest.world_size:
+        raise UserError(
+            f"scaling.num_workers is {config.scaling.num_workers}, but the checkpoint at update {manifest.step} was "
+            f"written by {manifest.world_size} workers: set scaling.num_workers={manifest.world_size}"
+        )
+
+
+def write_description(prepared: Prepared, environment: str) -> None:
+    """config.yaml, ds_config.json, environment.json of the run's folder."""
+    import json
+
+    folder = prepared.run_folder
+    folder.write_text("config.yaml", to_yaml(prepared.config))
+    folder.write_text("ds_config.json", json.dumps(prepared.ds_config, indent=2) + "\n")
+    folder.write_text("environment.json", environment)

@@ -1,0 +1,79 @@
+"""Joining a Ray cluster, or starting one on this machine for the length of one command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from recipes.config import ScalingBlock
+from recipes.errors import UserError
+
+
+def joins_cluster() -> bool:
+    """Whether the environment names a cluster; `ray job submit` sets it for the job it starts."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
+    """What one worker reserves."""
+    return {"CPU": float(scaling.cpus_per_worker)} | ({"GPU": 1.0} if scaling.use_gpu else {})
+
+
+@contextmanager
+def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
+    """A connected Ray for the block, with enough for the workers; what was started is stopped at the end."""
+    if not joins_cluster():
+        _check_enough(_this_machine(), scaling, "this machine")
+    # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if joins_cluster():
+        address = os.environ["RAY_ADDRESS"]
+        say(f"joining the Ray cluster at {address}")
+        try:
+            ray.init(address="auto" if address == "auto" else None, **quiet)
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
+    else:
+        say("starting a local Ray on this machine, stopped at the end")
+        _keep_local_ray_private()
+        ray.init(address="local", include_dashboard=False, **quiet)
+    try:
+        _check_enough(ray.cluster_resources(), scaling, "the cluster")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _keep_local_ray_private() -> None:
+    """A token of this command's own instead of one written to the home folder, and no usage report."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _this_machine() -> dict[str, float]:
+    resources = {"CPU": float(os.cpu_count() or 1)}
+    try:
+        import torch
+
+        resources["GPU"] = float(torch.cuda.device_count())
+    except ImportError:
+        pass
+    return resources
+
+
+def _check_enough(have: dict[str, float], scaling: ScalingBlock, place: str) -> None:
+    least = scaling.min_workers or scaling.num_workers
+    for kind, each in needed_resources(scaling).items():
+        if least * each > have.get(kind, 0.0):
+            raise UserError(
+                f"scaling.num_workers is {least}, each with {each:g} {kind}: {least * each:g} {kind} needed, but {place} "
+                f"has {have.get(kind, 0.0):g}; lower scaling.num_workers"
+                + (" or scaling.cpus_per_worker" if kind == "CPU" else "")
+            )

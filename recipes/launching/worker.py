@@ -1,0 +1,74 @@
+"""What runs in each of Ray Train's workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import UserError
+from recipes.training.job import Job
+
+
+def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
+    """Train, with this worker's environment, log file and error report set up.
+
+    payload: {"job": Job, "channel": handle of the Channel actor}.
+    """
+    import ray.train
+
+    job, channel = payload["job"], payload["channel"]
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    log = _set_up_logging(job, rank)
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.scaling.use_gpu else "cpu")
+    try:
+        imports_from = time.time()
+        from ray.train.torch import get_device
+
+        from recipes.training.run import train
+
+        return train(
+            job,
+            device=get_device(),
+            phases={"start": imports_from - job.started_at, "imports": time.time() - imports_from},
+            publish=(lambda message: channel.put.remote(message)) if rank == 0 else (lambda message: None),
+            report=ray.train.report,
+        )
+    except Exception as error:
+        logging.getLogger("recipes").error("worker %d failed", rank, exc_info=True)
+        channel.put.remote({"error": describe_error(error, rank, log)})
+        raise
+
+
+def describe_error(error: Exception, rank: int, log: str) -> dict[str, Any]:
+    """A worker's error in parts: what, where in our code, which log."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}recipes{os.sep}" in frame.filename] or list(frames)
+    return {
+        "rank": rank,
+        "user": isinstance(error, UserError),
+        "kind": type(error).__name__,
+        "message": str(error).strip() or type(error).__name__,
+        "where": f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "",
+        "log": log,
+    }
+
+
+def _set_up_logging(job: Job, rank: int) -> str:
+    """Send this worker's log records to logs/rank_N.log (to Ray's worker log on an object store)."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    name = f"logs/rank_{rank}.log"
+    if job.run_folder.local is not None:
+        path = job.run_folder.local / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler, name = logging.FileHandler(path), str(path)
+    else:
+        name = f"the Ray log of worker {rank}"
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return name

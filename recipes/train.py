@@ -1,0 +1,96 @@
+"""Train a T5: ``python -m recipes.train CONFIG [key=value ...] [--dry-run]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+
+from recipes.errors import UserError
+
+_STARTED_AT = time.time()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a fault while training, 2 a wrong input, 130 Ctrl-C, 143 SIGTERM."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m recipes.train", description="Train a T5 with DeepSpeed on Ray.")
+    parser.add_argument("config", help="YAML file, such as recipes/configs/local.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as schedule.peak_lr=3e-4")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan; start nothing")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from recipes.config_file import load_config
+    from recipes.launching.preflight import check_resume, check_storage, prepare
+    from recipes.storage import Storage
+
+    config = load_config(options.config, options.overrides)
+    check_storage(Storage(config.run.storage_path), dry_run=options.dry_run)
+    if options.dry_run:
+        from recipes.launching.dry_run import describe_run
+
+        with tempfile.TemporaryDirectory(prefix="dry_run_") as temporary:
+            prepared, data, plan = prepare(config, _say, Storage(temporary))
+            print(describe_run(prepared, data, plan, check_resume(prepared)))
+        return 0
+    prepared, _, _ = prepare(config, _say)
+    start = check_resume(prepared)
+    if start.finished:
+        _say(f"{prepared.run_folder} is finished ({start.step} updates): see {prepared.run_folder}/report.html")
+        return 0
+    return _train(prepared)
+
+
+def _train(prepared) -> int:
+    from recipes.launching.environment import environment_json
+    from recipes.launching.launch import Interrupted, RunFailed, launch
+    from recipes.launching.preflight import write_description
+    from recipes.launching.terminal import Terminal
+    from recipes.reporting.page import write_report
+    from recipes.training.job import Job
+
+    folder = prepared.run_folder
+    job = Job(
+        config=prepared.config,
+        run_folder=folder,
+        data_folder=prepared.data_folder,
+        ds_config=prepared.ds_config,
+        precision=prepared.precision,
+        schedule_driver=prepared.schedule_driver,
+        started_at=_STARTED_AT,
+    )
+    terminal = Terminal(prepared.schedule.total_steps)
+    try:
+        launch(job, terminal, before_training=lambda: write_description(prepared, environment_json()))
+    except RunFailed as failure:
+        _say(str(failure))
+        return 2 if failure.user else 1
+    except Interrupted as stop:
+        terminal.close()
+        _say(f"stopped; the same command with run.resume=auto goes on from the last checkpoint in {folder}")
+        return 128 + stop.signum
+    write_report(folder)
+    _say(f"model: {folder}/export\nreport: {folder}/report.html")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

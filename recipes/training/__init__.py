@@ -1,0 +1,1 @@
+"""Model, DeepSpeed engine, the update loop, evaluation, checkpoints, export. Knows nothing of Ray."""

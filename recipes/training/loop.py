@@ -1,0 +1,170 @@
+"""The training loop: updates, and what is due after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from lrsched import Schedule
+from recipes.config import RunConfig
+from recipes.data.batches import collate, evaluation_batches
+from recipes.training.checkpoint import Checkpoints
+from recipes.training.clock import PhaseClock
+from recipes.training.evaluation import held_out_loss
+from recipes.training.update import NonFiniteUpdate, UpdateResult, run_update
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+    from recipes.data.cache import TokenData
+    from recipes.data.plan import BatchPlan
+
+
+class ScheduleMismatch(RuntimeError):
+    """The optimizer used another lr than the schedule says."""
+
+
+@dataclass
+class Window:
+    """What has been summed up since the last line of metrics, and the tokens since the start."""
+
+    loss_sum: float = 0.0
+    target_tokens: int = 0
+    window_tokens: int = 0
+    seconds: float = 0.0
+    total_tokens: int = 0
+
+
+@dataclass
+class Training:
+    """All that the loop needs, on one rank.
+
+    step: number of updates made (the schedule's k). write, flush: the metrics file, on rank 0.
+    report: Ray Train's, on all ranks. update_tokens: real tokens since this process began.
+    """
+
+    config: RunConfig
+    schedule: Schedule
+    engine: DeepSpeedEngine
+    data: TokenData
+    plan: BatchPlan
+    checkpoints: Checkpoints
+    report: Callable[[dict[str, Any]], None]
+    write: Callable[[dict[str, Any]], None] = lambda record: None
+    flush: Callable[[], None] = lambda: None
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    window: Window = field(default_factory=Window)
+    step: int = 0
+    eval_loss: float = float("nan")
+    update_tokens: int = 0
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+
+def train_updates(run: Training) -> None:
+    """Run the updates that are left; after each: log, evaluate, checkpoint, as due."""
+    settings, total = run.config.training, run.schedule.total_steps
+    while run.step < total:
+        update = _one_update(run)
+        if _due(run.step, settings.log_every_steps, total):
+            _log(run, update)
+        if _due(run.step, settings.eval_every_steps, total):
+            evaluate(run)
+        if _due(run.step, run.config.checkpoint.every_steps, total):
+            save(run)
+
+
+def _due(step: int, every_steps: int, total_steps: int) -> bool:
+    return step % every_steps == 0 or step == total_steps
+
+
+def _one_update(run: Training) -> UpdateResult:
+    k, before = run.step, run.clock.seconds.get("updates", 0.0)
+    with run.clock.phase("updates"):
+        indices = run.plan.micro_batches(k)[run.rank]
+        target_tokens = run.plan.target_tokens(k)
+        batches = (collate(run.data.train, part).to(run.engine.device) for part in indices)
+        try:
+            update = run_update(run.engine, batches, target_tokens)
+        except NonFiniteUpdate as error:
+            ids = run.data.train.ids(run.plan.examples(k)).tolist()
+            raise NonFiniteUpdate(
+                f"update {k + 1} is not finite ({error}); weights are unchanged; rows of its batch: {ids}"
+            ) from None
+        window = run.window
+        window.loss_sum = window.loss_sum + update.loss_sum
+        window.target_tokens += target_tokens
+        real_tokens = run.plan.real_tokens(k)
+        window.window_tokens += real_tokens
+        window.total_tokens += real_tokens
+        run.update_tokens += real_tokens
+    window.seconds += run.clock.seconds["updates"] - before
+    run.step = k + 1
+    return update
+
+
+def _log(run: Training, update: UpdateResult) -> None:
+    k, window = run.step - 1, run.window
+    expected = float(run.schedule.lr(k))
+    if abs(update.lr - expected) > 1e-15 * run.schedule.peak_lr:
+        raise ScheduleMismatch(f"update {k + 1} used lr {update.lr!r}, the schedule says {expected!r}")
+    loss_sum = torch.as_tensor(window.loss_sum, dtype=torch.float64, device=run.engine.device).clone()
+    dist.all_reduce(loss_sum)
+    record = {
+        "step": run.step,
+        "loss": float(loss_sum) / window.target_tokens,
+        "lr": update.lr,
+        "grad_norm": update.grad_norm,
+        "tokens": window.total_tokens,
+        "tokens_per_s": window.window_tokens / window.seconds,
+        "epoch": run.step / run.plan.updates_per_epoch,
+    }
+    run.window = Window(total_tokens=window.total_tokens)
+    run.write(record)
+
+
+def evaluate(run: Training) -> None:
+    """Held-out loss now: a line of metrics, and a report to Ray from every rank."""
+    before = run.clock.seconds.get("evaluation", 0.0)
+    with run.clock.phase("evaluation"):
+        budget = run.config.training.micro_batch_tokens
+        parts = evaluation_batches(run.data.held_out, budget, dist.get_world_size())[run.rank]
+        batches = (collate(run.data.held_out, part).to(run.engine.device) for part in parts)
+        run.eval_loss, num_tokens = held_out_loss(run.engine, batches)
+    seconds = run.clock.seconds["evaluation"] - before
+    run.write({"step": run.step, "eval_loss": run.eval_loss, "eval_tokens": num_tokens, "eval_s": seconds})
+    run.report({"step": run.step, "eval_loss": run.eval_loss})
+
+
+def save(run: Training) -> None:
+    """Checkpoint now: with this rank's bookkeeping, so that a resumed run logs what this one would."""
+    with run.clock.phase("checkpoint"):
+        run.flush()
+        window = run.window
+        counters = {
+            "loss_sum": float(window.loss_sum),
+            "target_tokens": window.target_tokens,
+            "window_tokens": window.window_tokens,
+            "seconds": window.seconds,
+            "total_tokens": window.total_tokens,
+            "eval_loss": run.eval_loss,
+        }
+        run.checkpoints.save(run.engine, run.step, counters)
+
+
+def restore(run: Training) -> bool:
+    """Go on from the newest whole checkpoint; False where there is none."""
+    manifest = run.checkpoints.newest_whole()
+    if manifest is None:
+        return False
+    counters = run.checkpoints.load(run.engine, manifest)
+    run.eval_loss = counters.pop("eval_loss")
+    run.window = Window(**counters)
+    run.step = manifest.step
+    return True

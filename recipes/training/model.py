@@ -1,0 +1,99 @@
+"""The T5 to train: its origin, its initial weights, its parameter groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipes.config import ModelBlock, ShapeBlock
+from recipes.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+PAD, EOS = 0, 1
+
+
+def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForConditionalGeneration:
+    """The model on the CPU in fp32, in training mode, with SDPA attention.
+
+    From scratch the weights depend on ``seed`` alone, so every rank builds the same ones.
+
+    Raises:
+        UserError: no such folder, no T5 in it, or fewer embeddings than ``vocab_size`` token ids.
+    """
+    import torch
+
+    if block.shape is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _from_shape(block.shape, vocab_size)
+    else:
+        model = _from_pretrained(block)
+        if model.config.vocab_size < vocab_size:
+            raise UserError(
+                f"model {block.folder or block.hub} has {model.config.vocab_size} embeddings but the tokenizer has "
+                f"{vocab_size} token ids: give the model's own tokenizer in data.tokenizer"
+            )
+    if block.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.config.use_cache = False
+    return model.train()
+
+
+def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=vocab_size,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+        attn_implementation="sdpa",
+        **shape.model_dump(exclude_none=True),
+    )
+    model = T5ForConditionalGeneration(config)
+    if not shape.tie_word_embeddings:
+        # transformers 5 ties every T5 it builds and unties on loading when the file holds two
+        # matrices. The classifier gets T5X's scale: with the embedding's (1.0) the first logits
+        # have a spread of sqrt(d_model).
+        std = shape.initializer_factor * shape.d_model**-0.5
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab_size, shape.d_model) * std)
+    return model
+
+
+def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
+    import torch
+    from transformers import AutoConfig, T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    origin = block.folder or block.hub
+    options: dict[str, Any] = {"local_files_only": True} if block.folder else {"revision": block.revision}
+    try:
+        config = AutoConfig.from_pretrained(origin, **options)
+        if config.model_type not in ("t5", "mt5"):
+            raise UserError(f"model {origin} is a {config.model_type}, not a T5")
+        config.model_type = "t5"
+        if block.dropout_rate is not None:
+            config.dropout_rate = block.dropout_rate
+        return T5ForConditionalGeneration.from_pretrained(
+            origin, config=config, dtype=torch.float32, attn_implementation="sdpa", **options
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices, which decay, and norms, biases and relative position bias, which do not."""
+    decay, keep = [], []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and "relative_attention_bias" not in name
+        (decay if is_matrix else keep).append(parameter)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+
+
+def untied(model: T5ForConditionalGeneration) -> bool:
+    """Whether the classifier has a matrix of its own."""
+    return model.lm_head.weight is not model.shared.weight

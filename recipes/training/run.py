@@ -1,0 +1,163 @@
+"""A whole run on one rank: build, check, restore, train, export, sum up."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from lrsched import Schedule
+from lrsched.guard import check_forms
+from recipes.data.cache import open_data
+from recipes.data.plan import BatchPlan
+from recipes.reporting.metrics import MetricsWriter
+from recipes.training.checkpoint import Checkpoints
+from recipes.training.clock import PhaseClock
+from recipes.training.engine import start_engine
+from recipes.training.export import export_model, greedy_predictions, load_export
+from recipes.training.job import Job
+from recipes.training.loop import Training, restore, train_updates
+from recipes.training.model import build_model, parameter_groups
+
+
+def train(
+    job: Job,
+    *,
+    device: torch.device,
+    phases: dict[str, float],
+    publish: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Train to the last update and export; every rank calls it in an existing process group.
+
+    publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
+    report: Ray Train's report, called by all ranks after each evaluation.
+    Returns the run's summary.
+    """
+    clock = PhaseClock()
+    clock.seconds |= phases
+    rank = dist.get_rank()
+    with clock.phase("engine"):
+        run = _build(job, clock, publish, report)
+    with clock.phase("restore"):
+        if restore(run):
+            publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}"})
+        else:
+            publish({"say": f"training from update 0 of {run.schedule.total_steps}"})
+    writer = MetricsWriter(job.run_folder, resume_step=run.step) if rank == 0 else None
+
+    def write(record: dict[str, Any]) -> None:
+        if writer is not None:
+            writer.write(record)
+            publish({"metrics": record})
+
+    run.write = write
+    run.flush = writer.flush if writer is not None else lambda: None
+    try:
+        train_updates(run)
+    finally:
+        if writer is not None:
+            writer.close()
+    with clock.phase("export"):
+        export_model(run.engine, run.data.tokenizer, job.run_folder)
+        if rank == 0:
+            samples = _samples(run, job)
+            job.run_folder.write_text("samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
+    summary = _summary(run, job)
+    if rank == 0:
+        job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def _build(
+    job: Job, clock: PhaseClock, publish: Callable[[dict[str, Any]], None], report: Callable[[dict[str, Any]], None]
+) -> Training:
+    config = job.config
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    if not config.scaling.use_gpu:
+        torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
+    data = open_data(job.data_folder)
+    plan = BatchPlan(
+        data.train.source_lengths,
+        data.train.target_lengths,
+        seed=config.run.seed,
+        examples_per_update=config.training.examples_per_update,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        num_ranks=world_size,
+    )
+    schedule = Schedule.from_dict(config.schedule.model_dump(exclude_none=True), where="schedule")
+    check_forms(schedule)
+    model = build_model(config.model, data.tokenizer.vocab_size, config.run.seed)
+    groups = parameter_groups(model, config.optimizer.weight_decay)
+    engine = start_engine(model, groups, job.ds_config, schedule)
+    _seed_rank(config.run.seed, rank)
+
+    def say(text: str) -> None:
+        publish({"say": text})
+
+    checkpoints = Checkpoints(
+        job.run_folder, keep=config.checkpoint.keep, schedule_fingerprint=schedule.fingerprint, say=say
+    )
+    return Training(config, schedule, engine, data, plan, checkpoints, report=report, clock=clock)
+
+
+def _seed_rank(seed: int, rank: int) -> None:
+    """Different dropout masks on every rank, the same ones in every run of a seed."""
+    mixed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+    torch.manual_seed(mixed)
+    np.random.seed(mixed)
+    random.seed(mixed)
+
+
+def _samples(run: Training, job: Job) -> list[dict[str, str]]:
+    """Greedy predictions of the exported model for held-out examples spread over the whole set."""
+    data, tokenizer = run.data.held_out, run.data.tokenizer
+    num = min(run.config.training.num_samples, len(data))
+    if num == 0:
+        return []
+    chosen = np.linspace(0, len(data) - 1, num).round().astype(int).tolist()
+    sources = [data.source(i).tolist() for i in chosen]
+    model = load_export(job.run_folder)
+    predictions = greedy_predictions(model, tokenizer, sources, run.config.data.max_target_tokens)
+    return [
+        {"source": tokenizer.decode(source), "reference": tokenizer.decode(data.target(i).tolist()), "prediction": text}
+        for source, i, text in zip(sources, chosen, predictions)
+    ]
+
+
+def _summary(run: Training, job: Job) -> dict[str, Any]:
+    """Collective: what report.html and docs quote."""
+    peaks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(peaks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    meta = run.data.meta
+    return {
+        "state": "finished",
+        "updates": run.step,
+        "total_updates": run.schedule.total_steps,
+        "num_workers": dist.get_world_size(),
+        "zero_stage": run.engine.zero_optimization_stage(),
+        "precision": job.precision,
+        "num_parameters": _num_parameters(run),
+        "eval_loss": run.eval_loss,
+        "unigram_loss": meta["unigram_loss"],
+        "unigram_loss_train_fit": meta["unigram_loss_train_fit"],
+        "tokens_per_s": run.update_tokens / run.clock.seconds["updates"] if run.update_tokens else None,
+        "padding_ratio": run.plan.padding_ratio(),
+        "wall_s": time.time() - job.started_at,
+        "phases_s": {name: round(seconds, 3) for name, seconds in run.clock.seconds.items()},
+        "peak_memory_bytes": peaks,
+        "data": meta["numbers"],
+        "schedule_driver": job.schedule_driver,
+        "schedule_sentence": run.schedule.describe(),
+    }
+
+
+def _num_parameters(run: Training) -> int:
+    return sum(getattr(p, "ds_numel", p.numel()) for p in run.engine.module.parameters())
