@@ -1,0 +1,22 @@
+"""Learning-rate schedules as data: one definition, from which every other form is derived."""
+
+from lrsched.decays import Constant, Cosine, Decay, Exponential, Linear, MultiStep, Step
+from lrsched.deepspeed_form import deepspeed_backend
+from lrsched.errors import NotExpressible, ScheduleError
+from lrsched.schedule import Schedule
+from lrsched.warmups import Warmup
+
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Decay",
+    "Exponential",
+    "Linear",
+    "MultiStep",
+    "NotExpressible",
+    "Schedule",
+    "ScheduleError",
+    "Step",
+    "Warmup",
+    "deepspeed_backend",
+]

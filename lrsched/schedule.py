@@ -1,0 +1,257 @@
+"""The schedule: a frozen value, a closed form of k, from which every other form is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping
+
+from lrsched import fields
+from lrsched.decays import DECAYS, Constant, Decay
+from lrsched.errors import ScheduleError, joined, unknown
+from lrsched.lengths import Units
+from lrsched.numeric import as_steps
+from lrsched.warmups import Warmup
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lrsched.torch_form import ScheduleLR
+
+BACKENDS = ("auto", "deepspeed", "torch")
+_KEYS = ["peak_lr", "total_steps", "warmup", "decay", "backend"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule.
+
+    k is the number of optimizer updates already made; update k (from 0) uses ``lr(k)``.
+
+    peak_lr: the learning rate at full height, above 0. total_steps: optimizer updates in the
+    run. warmup: the updates k < warmup.steps. decay: the updates from there on. backend: which
+    form a DeepSpeed run uses (``deepspeed_backend``); it does not change the curve.
+
+    Two schedules are equal when they say the same, defaults filled in.
+
+    >>> s = Schedule(peak_lr=1e-3, total_steps=10, warmup=Warmup(steps=4), decay=DECAYS["cosine"]())
+    >>> [s.lr(k) for k in (0, 2, 9)]
+    [0.0, 0.0005, 0.0]
+    """
+
+    peak_lr: float
+    total_steps: int
+    warmup: Warmup = Warmup()
+    decay: Decay = Constant()
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        peak = _peak(self.peak_lr)
+        total = Units().resolve(self.total_steps, "total_steps", 1)
+        if not isinstance(self.warmup, Warmup):
+            raise ScheduleError("warmup", f"{self.warmup!r} is not a Warmup", "use Warmup(...) or from_dict")
+        if not isinstance(self.decay, Decay):
+            raise ScheduleError("decay", f"{self.decay!r} is not a decay shape", "use Cosine(...) or from_dict")
+        _backend(self.backend)
+        if self.warmup.steps > total:
+            raise ScheduleError(
+                "warmup.steps",
+                f"{self.warmup.steps} is more than total_steps {total}",
+                "shorten the warm-up or lengthen the run",
+            )
+        decay = self.decay.resolved(total - self.warmup.steps, peak)
+        for name, value in (("peak_lr", peak), ("total_steps", total), ("decay", decay)):
+            object.__setattr__(self, name, value)
+
+    def lr(self, k: Any) -> Any:
+        """The learning rate of update k.
+
+        k: an int, or an integer NumPy array for an array of the same shape; the two agree to
+        the last bit. A k of total_steps or more gives what the decay shape says comes after its
+        end. A negative k, or one that is not whole, is a ScheduleError.
+        """
+        k = as_steps(k)
+        steps = self.warmup.steps
+        if isinstance(k, int):
+            return self.warmup.lr(k, self.peak_lr) if k < steps else self.decay.lr(k - steps, self.peak_lr)
+        import numpy as np
+
+        values = np.empty(k.shape, np.float64)
+        warming = k < steps
+        values[warming] = self.warmup.lr(k[warming], self.peak_lr)
+        values[~warming] = self.decay.lr(k[~warming] - steps, self.peak_lr)
+        return values
+
+    @classmethod
+    def from_dict(
+        cls,
+        mapping: Mapping[str, Any],
+        steps_per_epoch: float | None = None,
+        where: str = "",
+    ) -> Schedule:
+        """A schedule from its YAML form.
+
+        steps_per_epoch: optimizer updates per epoch, needed when a length is in epochs; may be
+        fractional. where: what to put in front of the fields in error messages, such as
+        "schedule". Every mistake is reported, one line each, in one ScheduleError.
+        """
+        try:
+            return cls(**_read(fields.as_mapping(mapping, ""), steps_per_epoch))
+        except ScheduleError as error:
+            raise error.under(where) from None
+
+    @classmethod
+    def from_yaml(cls, text: str, steps_per_epoch: float | None = None) -> Schedule:
+        """A schedule from YAML or JSON text: the schedule itself, or a config with a ``schedule:``."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ScheduleError("", f"not YAML: {' '.join(str(error).split())}") from None
+        mapping = fields.as_mapping(found, "")
+        if "schedule" in mapping:
+            return cls.from_dict(fields.as_mapping(mapping["schedule"], "schedule"), steps_per_epoch, "schedule")
+        return cls.from_dict(mapping, steps_per_epoch)
+
+    @classmethod
+    def from_file(cls, path: str | Path, steps_per_epoch: float | None = None) -> Schedule:
+        """``from_yaml`` of a file; ScheduleError names the file when it cannot be read."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise ScheduleError("", f"cannot read {path}: {reason}") from None
+        return cls.from_yaml(text, steps_per_epoch)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The YAML form, with defaults filled in and lengths in updates; ``from_dict`` reads it back."""
+        decay = self.decay.to_dict()
+        # A permission that was not given says nothing about the curve.
+        if not decay.get("allow_unfinished"):
+            decay.pop("allow_unfinished", None)
+        return {
+            "peak_lr": self.peak_lr,
+            "total_steps": self.total_steps,
+            "warmup": self.warmup.to_dict(),
+            "decay": {"shape": self.decay.shape, **decay},
+            "backend": self.backend,
+        }
+
+    def to_yaml(self) -> str:
+        """``to_dict`` as YAML text."""
+        import yaml
+
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of SHA-256 over the definition without ``backend``.
+
+        Equal on every machine and Python; changes when any number of the definition does.
+        """
+        import hashlib
+        import json
+
+        definition = {key: value for key, value in self.to_dict().items() if key != "backend"}
+        text = json.dumps(definition, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One sentence that a person can check against what was meant."""
+        last = self.total_steps - 1
+        first = ""
+        if self.warmup.steps:
+            start = self.warmup.start_ratio * self.peak_lr
+            first = (
+                f"{self.warmup.shape} warm-up from {start!r} towards {self.peak_lr!r} "
+                f"in updates 0 to {self.warmup.steps - 1}, then "
+            )
+        text = (
+            f"{first}{self.decay.phrase(self.peak_lr)}; {self.total_steps} updates in all, "
+            f"the first trains at {self.lr(0)!r}, the last (k={last}) at {self.lr(last)!r}."
+        )
+        return text[0].upper() + text[1:]
+
+    def to_torch(self, optimizer: Optimizer, on_mismatch: str = "error") -> ScheduleLR:
+        """This schedule as a torch ``LRScheduler`` bound to ``optimizer`` (see torch_form.py).
+
+        ``schedule.to_torch`` itself can be given to ``deepspeed.initialize(lr_scheduler=...)``.
+        """
+        from lrsched.torch_form import ScheduleLR
+
+        return ScheduleLR(optimizer, self, on_mismatch=on_mismatch)
+
+    def to_deepspeed(self) -> dict[str, Any]:
+        """The ``scheduler`` block of a DeepSpeed config that applies exactly this schedule.
+
+        NotExpressible when DeepSpeed's own schedulers cannot (see deepspeed_form.py).
+        """
+        from lrsched.deepspeed_form import native_block
+
+        return native_block(self)
+
+
+def _read(mapping: Mapping[str, Any], steps_per_epoch: float | None) -> dict[str, Any]:
+    """The constructor arguments in a mapping; errors of all sections are raised together."""
+    errors = fields.unknown_keys(mapping, _KEYS, "")
+    values: dict[str, Any] = {}
+
+    def attempt(name: str, read: Any) -> None:
+        try:
+            values[name] = read()
+        except ScheduleError as error:
+            errors.append(error)
+
+    for name in ("peak_lr", "total_steps"):
+        if mapping.get(name) is None:
+            errors.append(ScheduleError(name, "is missing", "it has no default"))
+    per_epoch = Units(steps_per_epoch=steps_per_epoch)
+    if mapping.get("peak_lr") is not None:
+        attempt("peak_lr", lambda: _peak(mapping["peak_lr"]))
+    if mapping.get("total_steps") is not None:
+        attempt("total_steps", lambda: per_epoch.resolve(mapping["total_steps"], "total_steps", 1))
+    if "backend" in mapping:
+        attempt("backend", lambda: _backend(mapping["backend"]))
+    # A percentage means nothing while total_steps is in error.
+    units = dataclasses.replace(per_epoch, total_steps=values.get("total_steps", 1))
+    if "total_steps" in values:
+        if mapping.get("warmup") is not None:
+            attempt("warmup", lambda: _read_warmup(mapping["warmup"], units))
+        if mapping.get("decay") is not None:
+            attempt("decay", lambda: _read_decay(mapping["decay"], units))
+    if errors:
+        raise joined(errors)
+    return values
+
+
+def _read_warmup(value: Any, units: Units) -> Warmup:
+    return fields.read_section(Warmup, fields.as_mapping(value, "warmup"), units)
+
+
+def _read_decay(value: Any, units: Units) -> Decay:
+    mapping = fields.as_mapping(value, "decay")
+    shape = mapping.get("shape")
+    if shape is None:
+        raise ScheduleError("decay.shape", "is missing", f"known: {', '.join(DECAYS)}")
+    if not isinstance(shape, str) or shape not in DECAYS:
+        raise ScheduleError("decay.shape", *unknown("shape", shape, DECAYS))
+    if "ends_at_min" in mapping and not hasattr(DECAYS[shape], "ends_at_min"):
+        raise ScheduleError(
+            "decay.ends_at_min", f"does not apply to shape {shape}", "only to cosine and linear; leave it out"
+        )
+    return fields.read_section(DECAYS[shape], mapping, units, skip=("shape",))
+
+
+def _peak(value: Any) -> float:
+    peak = fields.finite_number(value, "peak_lr")
+    if peak <= 0.0:
+        raise ScheduleError("peak_lr", f"{value!r} is not above 0", "write one such as 1.0e-3")
+    return peak
+
+
+def _backend(value: Any) -> str:
+    if not isinstance(value, str) or value not in BACKENDS:
+        raise ScheduleError("backend", *unknown("backend", value, BACKENDS))
+    return value
