@@ -59,7 +59,7 @@ def check_forms(schedule: Schedule) -> FormsReport:
     """Compare the torch and DeepSpeed forms with lr(k) at every k in range(total_steps).
 
     At most 1e-15 of the peak apart, or FormMismatch is raised with k and both numbers. About
-    4 microseconds per update. DeepSpeed's form is left out, and the report says so, when the
+    6 microseconds per update. DeepSpeed's form is left out, and the report says so, when the
     schedule is not expressible or DeepSpeed is not installed.
     """
     optimizer = _throw_away(schedule.peak_lr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping
 
 from lrsched import fields
@@ -15,6 +14,8 @@ from lrsched.numeric import as_steps
 from lrsched.warmups import Warmup
 
 if TYPE_CHECKING:
+    import os
+
     from torch.optim import Optimizer
 
     from lrsched.torch_form import ScheduleLR
@@ -116,10 +117,11 @@ class Schedule:
         return cls.from_dict(mapping, steps_per_epoch)
 
     @classmethod
-    def from_file(cls, path: str | Path, steps_per_epoch: float | None = None) -> Schedule:
+    def from_file(cls, path: str | os.PathLike[str], steps_per_epoch: float | None = None) -> Schedule:
         """``from_yaml`` of a file; ScheduleError names the file when it cannot be read."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ScheduleError("", f"cannot read {path}: {reason}") from None
