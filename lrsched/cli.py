@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Sequence
+from collections.abc import Sequence
 
 from lrsched.errors import ScheduleError
 from lrsched.schedule import Schedule
@@ -73,7 +73,7 @@ def _table(args: argparse.Namespace) -> None:
     # In pieces, so that a long table starts at once.
     for first in range(start, stop, 4096 * stride):
         k = np.arange(first, min(first + 4096 * stride, stop), stride)
-        rows = zip(k.tolist(), schedule.lr(k).tolist())
+        rows = zip(k.tolist(), schedule.lr(k).tolist(), strict=True)
         sys.stdout.write("".join(f"{step},{lr!r}\n" for step, lr in rows))
 
 

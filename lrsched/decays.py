@@ -42,9 +42,7 @@ def _check_floor(eta_min: float, peak: float) -> None:
         raise ScheduleError("decay.eta_min", f"{eta_min!r} is not from 0 to peak_lr {peak!r}", "lower it")
 
 
-def _resolved_length(
-    name: str, value: int | None, decay_steps: int, unfinished: bool
-) -> int:
+def _resolved_length(name: str, value: int | None, decay_steps: int, unfinished: bool) -> int:
     """The length of a decay: ``value``, or all D updates; ScheduleError if D is too few."""
     field = f"decay.{name}"
     if value is None:
@@ -165,8 +163,7 @@ class Linear(Decay):
 
     def phrase(self, peak: float) -> str:
         return (
-            f"linear from {peak!r} to {self.eta_min!r} over {self.decay_steps} updates "
-            f"(then held at {self.eta_min!r})"
+            f"linear from {peak!r} to {self.eta_min!r} over {self.decay_steps} updates (then held at {self.eta_min!r})"
         )
 
 
@@ -259,6 +256,4 @@ class Exponential(Decay):
         return f"{peak!r} times {self.gamma!r} at every update"
 
 
-DECAYS: dict[str, type[Decay]] = {
-    cls.shape: cls for cls in (Constant, Cosine, Linear, Step, MultiStep, Exponential)
-}
+DECAYS: dict[str, type[Decay]] = {cls.shape: cls for cls in (Constant, Cosine, Linear, Step, MultiStep, Exponential)}

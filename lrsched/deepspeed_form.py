@@ -20,7 +20,8 @@ is not.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lrsched.decays import Constant, Cosine
 from lrsched.errors import NotExpressible, ScheduleError
@@ -64,9 +65,7 @@ def native_block(schedule: Schedule) -> Block:
     raise furthest
 
 
-def deepspeed_backend(
-    schedule: Schedule, group_lrs: Sequence[float] | None = None
-) -> tuple[str, Block | None]:
+def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = None) -> tuple[str, Block | None]:
     """Which form a DeepSpeed run uses: ("deepspeed", scheduler block) or ("torch", None).
 
     Follows ``schedule.backend``. auto takes DeepSpeed's own scheduler where it applies exactly

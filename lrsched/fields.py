@@ -10,7 +10,8 @@ import dataclasses
 import math
 import numbers
 import re
-from typing import Any, ClassVar, Mapping, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 from lrsched.errors import ScheduleError, dotted, joined, unknown
 from lrsched.lengths import Units
@@ -89,11 +90,7 @@ def as_mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 def unknown_keys(mapping: Mapping[str, Any], known: list[str], where: str) -> list[ScheduleError]:
     """One error for every key that is not among the known ones."""
-    return [
-        ScheduleError(dotted(where, str(key)), *unknown("key", key, known))
-        for key in mapping
-        if key not in known
-    ]
+    return [ScheduleError(dotted(where, str(key)), *unknown("key", key, known)) for key in mapping if key not in known]
 
 
 class Section:
@@ -120,9 +117,7 @@ class Section:
 _S = TypeVar("_S", bound=Section)
 
 
-def read_section(
-    cls: type[_S], mapping: Mapping[str, Any], units: Units, skip: tuple[str, ...] = ()
-) -> _S:
+def read_section(cls: type[_S], mapping: Mapping[str, Any], units: Units, skip: tuple[str, ...] = ()) -> _S:
     """An instance of ``cls`` from a mapping; all its errors are raised together.
 
     ``skip`` names keys of the mapping that were read already (``shape``).

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any
 
 from lrsched.deepspeed_form import TOLERANCE
 from lrsched.errors import NotExpressible, ScheduleError

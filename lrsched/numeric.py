@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Callable, Union
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Union
 
 from lrsched.errors import ScheduleError
 
@@ -54,9 +55,7 @@ def _as_step_array(k: Any) -> np.ndarray:
             "give an integer NumPy array",
         )
     if k.size and (k.dtype.kind == "i" and int(k.min()) < 0):
-        raise ScheduleError(
-            "k", f"{int(k.min())} is negative", "k counts the updates already made, from 0"
-        )
+        raise ScheduleError("k", f"{int(k.min())} is negative", "k counts the updates already made, from 0")
     if k.size and int(k.max()) > np.iinfo(np.int64).max:
         raise ScheduleError("k", f"{int(k.max())} does not fit int64", "give such a k as an int")
     # One wide type: k - W in int8 or uint64 would wrap around.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Mapping, Sequence, Union
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Union
 
 from lrsched.errors import ScheduleError
 
@@ -119,7 +120,7 @@ def _spans(schedule: Schedule, columns: int, rows: int, last: int, top: float) -
     ys = ((1.0 - lr / top) * (4 * rows - 1)).round().astype(int)
     spans: dict[int, tuple[int, int]] = {}
     before = None
-    for x, y in zip(xs.tolist(), ys.tolist()):
+    for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
         low, high = spans.get(x, (y, y))
         if before is not None:
             low, high = min(low, before), max(high, before)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lrsched import fields
 from lrsched.decays import DECAYS, Constant, Decay
@@ -43,8 +44,8 @@ class Schedule:
 
     peak_lr: float
     total_steps: int
-    warmup: Warmup = Warmup()
-    decay: Decay = Constant()
+    warmup: Warmup = field(default_factory=Warmup)
+    decay: Decay = field(default_factory=Constant)
     backend: str = "auto"
 
     def __post_init__(self) -> None:
@@ -119,9 +120,10 @@ class Schedule:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], steps_per_epoch: float | None = None) -> Schedule:
         """``from_yaml`` of a file; ScheduleError names the file when it cannot be read."""
+        from pathlib import Path
+
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise ScheduleError("", f"cannot read {path}: {reason}") from None

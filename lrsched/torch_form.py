@@ -87,7 +87,7 @@ class ScheduleLR(LRScheduler):
         if len(groups) > len(self._scales):
             self._read_scales(self.optimizer)
         last = []
-        for group, scale in zip(groups, self._scales):
+        for group, scale in zip(groups, self._scales, strict=False):
             lr = group["lr"]
             # Asked in this order because isinstance(..., Tensor) is slow.
             if type(lr) is float or not isinstance(lr, torch.Tensor):
@@ -160,8 +160,7 @@ class ScheduleLR(LRScheduler):
             return self._scales
         raise ScheduleError(
             "state_dict",
-            f"the groups' learning rates relate to peak_lr as {saved} in the checkpoint and as "
-            f"{self._scales} here",
+            f"the groups' learning rates relate to peak_lr as {saved} in the checkpoint and as {self._scales} here",
             'build the same groups, or on_mismatch="checkpoint" or "new" to say which wins',
         )
 
