@@ -26,7 +26,7 @@ def text_plot(schedules: Schedules, width: int = 80, height: int = 20) -> str:
     """The curves as ``height`` lines of ``width`` characters, drawn in Braille dots.
 
     Several curves are marked with letters; one more line per curve then says which is which.
-    The vertical axis runs from 0 to the highest learning rate, the horizontal one over all
+    The vertical axis runs from 0 to the highest peak_lr, the horizontal one over all
     updates of the longest run. width at least 30, height at least 6.
     """
     named = _named(schedules)
@@ -34,7 +34,7 @@ def text_plot(schedules: Schedules, width: int = 80, height: int = 20) -> str:
         raise ScheduleError("", f"{width} x {height} is too small a plot", "at least 30 x 6")
     columns, rows = width - _LABEL_WIDTH - 1, height - 2
     last = max(s.total_steps for s in named.values()) - 1
-    top = max(float(_sampled(s, columns)[1].max()) for s in named.values())
+    top = max(s.peak_lr for s in named.values())
     cells = [[0] * columns for _ in range(rows)]
     marks: dict[tuple[int, int], str] = {}
     for number, schedule in enumerate(named.values()):
