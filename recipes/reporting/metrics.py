@@ -77,7 +77,7 @@ class MetricsWriter:
         self._unsent = False
         self._stream = None
         if run_folder.local is not None:
-            self._stream = open(run_folder.path(METRICS_FILE), "a", encoding="utf-8", newline="\n")
+            self._stream = (run_folder.local / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
         self._events = TensorBoardEvents(run_folder / TENSORBOARD_FOLDER, resume_step)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -160,8 +160,7 @@ def _read_records(run_folder: Storage) -> Iterator[dict[str, Any]]:
         record = _parse(line)
         if record is None:
             raise StorageError(
-                f"{run_folder}/{METRICS_FILE} line {number}: not a JSON object with a step; "
-                "mend or remove the line"
+                f"{run_folder}/{METRICS_FILE} line {number}: not a JSON object with a step; mend or remove the line"
             )
         yield record
     # A line without its line break was cut by a crash; it counts only if nothing but the break is missing.

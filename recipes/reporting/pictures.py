@@ -117,9 +117,7 @@ def _mark_schedule(axes: Axes, look: Look, steps: np.ndarray, rates: np.ndarray,
     if rates.max() == rates.min():
         words = f"constant {short(rates[0])}"
     else:
-        place = (
-            "the last update" if top == end else "the first update" if top == 0 else f"update {steps[top]:,}"
-        )
+        place = "the last update" if top == end else "the first update" if top == 0 else f"update {steps[top]:,}"
         words = f"peak {short(rates[top])} at {place}"
         if top > 0:
             words += f"\nwarm-up from {short(rates[0])}"
@@ -159,6 +157,8 @@ def draw_loss(metrics: Metrics, unigram_loss: float | None = None, look: Look = 
         labels.append((_last(held_out[1]), "held-out", look.orange))
     drawn = np.concatenate([smooth if is_smoothed else train[1], held_out[1]])
     low, high = np.nanmin(np.concatenate(finite)), np.nanmax(drawn)
+    if len(finite[0]):
+        high = max(high, np.quantile(finite[0], 0.995))  # one wild line must not flatten the rest
     if unigram_loss is not None and math.isfinite(unigram_loss):
         axes.axhline(unigram_loss, color=look.faint, linewidth=1.3, linestyle=(0, (5, 3)))
         labels.append((unigram_loss, "unigram", look.faint))
@@ -176,11 +176,13 @@ def _curve(records: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nda
     """Steps and values; a value that was not finite (null in the file) is NaN, a gap in the line."""
     steps = np.array([record["step"] for record in records], dtype=float)
     values = [record.get(name) for record in records]
-    return steps, np.array([math.nan if value is None else value for value in values], dtype=float)
+    return steps, np.array([v if isinstance(v, (int, float)) else math.nan for v in values], dtype=float)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
     """Weighted mean of neighbours (Gaussian, 1/80 of the curve wide); not late, as a running mean is."""
+    if not len(values):
+        return values
     width = min(max(len(values) / 80, 1.0), 200.0)
     reach = int(3 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
@@ -225,7 +227,8 @@ def _apart(heights: list[float], room: float) -> list[float]:
 
 
 def _foot(block: list[float], room: float) -> float:
-    return sum(block) / len(block) - len(block) * room / 2
+    """Where a block of labels begins, above the ground of the axes and the numbers below it."""
+    return max(sum(block) / len(block) - len(block) * room / 2, 0.0)
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -260,8 +263,13 @@ def _finish(figure: Figure, axes: Axes, look: Look, title: str) -> None:
 
 
 def _png(figure: Figure) -> bytes:
+    """A palette of 64 colours is enough for lines on paper, at a third of the bytes."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB").quantize(64)
     buffer = io.BytesIO()
-    figure.canvas.print_png(buffer)
+    image.save(buffer, "PNG", optimize=True, dpi=(_DOTS_PER_INCH, _DOTS_PER_INCH))
     return buffer.getvalue()
 
 

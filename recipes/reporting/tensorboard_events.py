@@ -42,7 +42,7 @@ class TensorBoardEvents:
         self._name = _next_name(older)
         self._path = (Path(self._scratch.name) if self._scratch else folder.local) / self._name
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._records = RecordWriter(open(self._path, "wb"))
+        self._records = RecordWriter(self._path.open("wb"))
         self._write_start()
         for event in kept:
             self._records.write(event.SerializeToString())

@@ -66,9 +66,7 @@ def test_numbers_of_numpy_and_torch(tmp_path):
     assert lines_of(tmp_path / "metrics.jsonl") == [{"step": 3, "loss": 2.5, "lr": 0.5, "grad_norm": None}]
 
 
-@pytest.mark.parametrize(
-    "record", [{"loss": 1.0}, {"step": 1.5, "loss": 1.0}, {"step": True}, {"step": None}]
-)
+@pytest.mark.parametrize("record", [{"loss": 1.0}, {"step": 1.5, "loss": 1.0}, {"step": True}, {"step": None}])
 def test_a_record_needs_a_step(tmp_path, record):
     with MetricsWriter(Storage(tmp_path), 0) as writer, pytest.raises(ValueError, match="integer step"):
         writer.write(record)

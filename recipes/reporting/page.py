@@ -1,0 +1,226 @@
+"""report.html: one file that tells how a run went, made from the run's folder alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from lrsched import Schedule
+from lrsched.errors import ScheduleError
+from recipes.reporting import page_parts as parts
+from recipes.reporting.page_style import FRAME, STYLE
+from recipes.reporting.pictures import draw_loss, draw_schedule
+from recipes.reporting.run_files import RunFiles, read_run
+from recipes.storage import Storage
+
+REPORT_FILE = "report.html"
+_MOST_SAMPLES = 8
+
+
+def write_report(run_folder: Storage) -> None:
+    """Write ``report.html`` into a run's folder, whatever state the run is in.
+
+    A part whose file is missing or cannot be read says so on the page.
+    """
+    page = render(read_run(run_folder))
+    run_folder.write_text(REPORT_FILE, page)
+
+
+def render(run: RunFiles) -> str:
+    body = [
+        _head(run),
+        *(parts.paragraph(problem, "bad") for problem in run.problems),
+        _headline(run),
+        _curves(run),
+        _samples(run),
+        _speed(run),
+        _data(run),
+        _settings(run),
+        _origin(run),
+    ]
+    return FRAME.format(title=parts.text(run.name), style=STYLE, body="\n".join(body))
+
+
+def _head(run: RunFiles) -> str:
+    total = run.total_updates
+    of_total = f" of {parts.count(total)}" if total else ""
+    if not run.summary:
+        words = f"Not finished: no summary yet. Last line of metrics: update {parts.count(run.last_step)}{of_total}."
+    else:
+        updates = run.summary.get("updates", run.last_step)
+        if run.summary.get("state") == "finished":
+            words = f"Finished after {parts.count(updates)} updates"
+        else:
+            words = f"Stopped at update {parts.count(updates)}{of_total}"
+    style = "finished" if run.summary.get("state") == "finished" else "unfinished"
+    return f"<header><h1>{parts.text(run.name)}</h1>{parts.paragraph(words, f'state {style}')}</header>"
+
+
+def _headline(run: RunFiles) -> str:
+    summary, last_eval = run.summary, (run.metrics.eval or [{}])[-1]
+    held_out = summary.get("eval_loss", last_eval.get("eval_loss"))
+    unigram = summary.get("unigram_loss")
+    difference, meaning = parts.MISSING, "held-out loss against unigram loss"
+    if parts.is_number(held_out) and parts.is_number(unigram):
+        difference = f"{abs(unigram - held_out):.3f} {'lower' if held_out < unigram else 'higher'}"
+        meaning = "than the unigram loss" + ("" if held_out < unigram else ": no better than token frequencies")
+    speed, speed_meaning = summary.get("tokens_per_s"), "source and target, without padding"
+    if speed is None and run.metrics.train:
+        speed, speed_meaning = run.metrics.train[-1].get("tokens_per_s"), "in the last line of metrics"
+    seen = (run.metrics.train or [{}])[-1].get("tokens")
+    after = f", update {parts.count(last_eval['step'])}" if not summary and last_eval else ""
+    num_workers = summary.get("num_workers", run.setting("scaling.num_workers"))
+    zero_stage = summary.get("zero_stage", run.setting("deepspeed.zero_stage"))
+    precision = summary.get("precision", run.setting("training.precision")) or parts.MISSING
+    return parts.numbers(
+        [
+            ("Held-out loss", parts.loss(held_out), f"nats per target token{after}"),
+            ("Unigram loss", parts.loss(unigram), "nats per target token: guessing by token frequency"),
+            ("Difference", difference, meaning),
+            ("Parameters", parts.large(summary.get("num_parameters")), "trained"),
+            ("Tokens per second", parts.count(_whole(speed)), speed_meaning),
+            ("Tokens seen", parts.large(seen), "source and target"),
+            ("Wall time", parts.duration(summary.get("wall_s")), "launch to summary"),
+            ("Workers", parts.count(num_workers), f"ZeRO stage {parts.count(zero_stage)}, {precision}"),
+        ]
+    )
+
+
+def _whole(value: Any) -> Any:
+    return round(value) if parts.is_number(value) else value
+
+
+def _curves(run: RunFiles) -> str:
+    unigram = run.summary.get("unigram_loss")
+    unigram = unigram if parts.is_number(unigram) else None
+    inner = []
+    if run.metrics.train or run.metrics.eval:
+        inner.append(
+            parts.picture(
+                "Training and held-out loss over updates",
+                lambda look: draw_loss(run.metrics, unigram, look),
+            )
+        )
+        losses = [(record["step"], record["loss"]) for record in run.metrics.train if "loss" in record]
+        lost = [step for step, value in losses if value is None]
+        if lost:
+            words = f"Loss not finite in {len(lost)} of {len(losses)} lines, first at update {lost[0]:,}."
+            inner.append(parts.paragraph(words, "bad"))
+    else:
+        inner.append(parts.paragraph("No metrics: no update has been logged.", "faint"))
+    inner.append(_schedule_picture(run))
+    sentence, driver = run.summary.get("schedule_sentence"), run.summary.get("schedule_driver")
+    if sentence:
+        inner.append(parts.paragraph(sentence))
+    if driver:
+        who = {"deepspeed": "DeepSpeed's own scheduler", "torch": "this project's torch scheduler"}
+        inner.append(parts.paragraph(f"Stepped by {who.get(str(driver), driver)}.", "faint"))
+    if run.metrics.eval:
+        inner.append(parts.folded("All evaluations", _evaluations(run)))
+    return parts.section("Curves", *inner)
+
+
+def _evaluations(run: RunFiles) -> str:
+    lines = [f"{'update':>10}  {'held-out loss':>13}  {'seconds':>8}"]
+    for record in run.metrics.eval:
+        values = (
+            parts.count(record["step"]),
+            parts.loss(record.get("eval_loss")),
+            parts.seconds(record.get("eval_s")),
+        )
+        lines.append("{:>10}  {:>13}  {:>8}".format(*values))
+    return "\n".join(lines)
+
+
+def _schedule_picture(run: RunFiles) -> str:
+    definition = run.setting("schedule")
+    if not isinstance(definition, dict):
+        return parts.paragraph("No schedule: config.yaml is missing or has none.", "faint")
+    try:
+        schedule = Schedule.from_dict({key: value for key, value in definition.items() if value is not None})
+    except ScheduleError as error:
+        return parts.paragraph(f"The schedule cannot be drawn: {error}", "bad")
+    used = [
+        (record["step"] - 1, record["lr"])
+        for record in run.metrics.train
+        if parts.is_number(record.get("lr")) and 0 < record["step"] <= schedule.total_steps
+    ]
+    return parts.picture(
+        "Learning rate over updates, with the rates really used",
+        lambda look: draw_schedule(schedule, schedule.total_steps, used, look),
+    )
+
+
+def _samples(run: RunFiles) -> str:
+    if not run.samples:
+        why = "none were asked for" if run.setting("training.num_samples") == 0 else "the run has not written any"
+        return parts.section("Samples", parts.paragraph(f"No samples: {why}.", "faint"))
+    note = parts.paragraph("Held-out examples with greedy predictions.", "faint")
+    return parts.section("Samples", note, parts.samples_table(run.samples[:_MOST_SAMPLES]))
+
+
+def _speed(run: RunFiles) -> str:
+    summary = run.summary
+    if not summary:
+        return parts.section("Throughput and phases", _no_summary())
+    phases, memory = summary.get("phases_s"), summary.get("peak_memory_bytes")
+    rows = [
+        ("tokens per second", parts.count(_whole(summary.get("tokens_per_s")))),
+        ("padding share of the batches", parts.percent(summary.get("padding_ratio"))),
+    ]
+    if isinstance(memory, list):
+        rows += [(f"peak memory, worker {rank}", parts.size(amount)) for rank, amount in enumerate(memory)]
+    table = parts.shares("phase", phases) if isinstance(phases, dict) and phases else ""
+    return parts.section("Throughput and phases", table, parts.figures(rows))
+
+
+def _no_summary() -> str:
+    return parts.paragraph("Not known: summary.json is written at the end of a run.", "faint")
+
+
+def _data(run: RunFiles) -> str:
+    numbers = run.summary.get("data")
+    if not isinstance(numbers, dict) or not numbers:
+        return parts.section("Data", _no_summary())
+    rows = [(_words(name), parts.count(value)) for name, value in numbers.items()]
+    fit = run.summary.get("unigram_loss_train_fit")
+    if fit is not None:
+        rows.append(("unigram loss with the training text's frequencies", parts.loss(fit)))
+    return parts.section("Data", parts.figures(rows))
+
+
+def _settings(run: RunFiles) -> str:
+    inner = []
+    for name, content in (("config.yaml", run.config_text), ("ds_config.json", run.ds_config_text)):
+        what = "Resolved config" if name == "config.yaml" else "DeepSpeed config"
+        if content:
+            inner.append(parts.folded(f"{what} ({name})", parts.without_credentials(content)))
+        else:
+            inner.append(parts.paragraph(f"{what}: {name} is missing or empty.", "faint"))
+    return parts.section("Settings", *inner)
+
+
+def _origin(run: RunFiles) -> str:
+    """Versions, machine, git commit and command, under whatever names environment.json gives them."""
+    rows = list(_flat(run.environment))
+    inner = parts.figures(rows) if rows else parts.paragraph("Not known: no environment.json.", "faint")
+    return parts.section("Versions and machine", inner)
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{_words(name)} ")
+        elif isinstance(value, list) and all(isinstance(word, str) for word in value):
+            yield prefix + _words(name), parts.without_credentials(shlex.join(value))
+        elif str(name).endswith("_bytes") and parts.is_number(value):
+            yield prefix + _words(name).removesuffix(" bytes"), parts.size(value)
+        else:
+            shown = value if isinstance(value, str) else parts.MISSING if value is None else json.dumps(value)
+            yield prefix + _words(name), parts.without_credentials(shown)
+
+
+def _words(name: Any) -> str:
+    return str(name).replace("_", " ")
