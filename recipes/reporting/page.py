@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lrsched import Schedule
 from lrsched.errors import ScheduleError
 from recipes.reporting import page_parts as parts
 from recipes.reporting.page_style import FRAME, STYLE
-from recipes.reporting.pictures import draw_loss, draw_schedule
+from recipes.reporting.pictures import LIGHT, Look, draw_loss, draw_schedule
 from recipes.reporting.run_files import RunFiles, read_run
 from recipes.storage import Storage
 
@@ -20,20 +22,56 @@ _MOST_SAMPLES = 8
 
 
 def write_report(run_folder: Storage) -> None:
-    """Write ``report.html`` into a run's folder, whatever state the run is in.
+    """Write ``report.html``, ``loss.png`` and ``schedule.png`` into a run's folder.
 
-    A part whose file is missing or cannot be read says so on the page.
+    The run may be in any state: a part whose file is missing or cannot be read says so on the page,
+    and a picture there is nothing to draw for is not written.
     """
-    page = render(read_run(run_folder))
-    run_folder.write_text(REPORT_FILE, page)
+    run = read_run(run_folder)
+    pictures = _pictures(run)
+    for name, draw in (("loss.png", pictures.loss), ("schedule.png", pictures.schedule)):
+        if draw is not None:
+            run_folder.write_bytes(name, draw(LIGHT))
+    run_folder.write_text(REPORT_FILE, _render(run, pictures))
 
 
-def render(run: RunFiles) -> str:
+@dataclass(frozen=True)
+class _Pictures:
+    """How to draw each picture; None where there is nothing to draw."""
+
+    loss: Callable[[Look], bytes] | None
+    schedule: Callable[[Look], bytes] | None
+    why_no_schedule: str = ""
+
+
+def _pictures(run: RunFiles) -> _Pictures:
+    loss = None
+    if run.metrics.train or run.metrics.eval:
+        unigram = run.summary.get("unigram_loss")
+        unigram = unigram if parts.is_number(unigram) else None
+        loss = cache(lambda look: draw_loss(run.metrics, unigram, look))
+    definition = run.setting("schedule")
+    if not isinstance(definition, dict):
+        return _Pictures(loss, None, "No schedule: config.yaml is missing or has none.")
+    try:
+        schedule = Schedule.from_dict({key: value for key, value in definition.items() if value is not None})
+    except ScheduleError as error:
+        return _Pictures(loss, None, f"The schedule cannot be drawn: {error}")
+    total = schedule.total_steps
+    used = [
+        (record["step"] - 1, record["lr"])
+        for record in run.metrics.train
+        if parts.is_number(record.get("lr")) and 0 < record["step"] <= total
+    ]
+    return _Pictures(loss, cache(lambda look: draw_schedule(schedule, total, used, look)))
+
+
+def _render(run: RunFiles, pictures: _Pictures) -> str:
     body = [
         _head(run),
         *(parts.paragraph(problem, "bad") for problem in run.problems),
         _headline(run),
-        _curves(run),
+        _curves(run, pictures),
         _samples(run),
         _speed(run),
         _data(run),
@@ -92,17 +130,10 @@ def _whole(value: Any) -> Any:
     return round(value) if parts.is_number(value) else value
 
 
-def _curves(run: RunFiles) -> str:
-    unigram = run.summary.get("unigram_loss")
-    unigram = unigram if parts.is_number(unigram) else None
+def _curves(run: RunFiles, pictures: _Pictures) -> str:
     inner = []
-    if run.metrics.train or run.metrics.eval:
-        inner.append(
-            parts.picture(
-                "Training and held-out loss over updates",
-                lambda look: draw_loss(run.metrics, unigram, look),
-            )
-        )
+    if pictures.loss is not None:
+        inner.append(parts.picture("Training and held-out loss over updates", pictures.loss))
         losses = [(record["step"], record["loss"]) for record in run.metrics.train if "loss" in record]
         lost = [step for step, value in losses if value is None]
         if lost:
@@ -110,7 +141,11 @@ def _curves(run: RunFiles) -> str:
             inner.append(parts.paragraph(words, "bad"))
     else:
         inner.append(parts.paragraph("No metrics: no update has been logged.", "faint"))
-    inner.append(_schedule_picture(run))
+    if pictures.schedule is not None:
+        what = "Learning rate over updates, with the rates really used"
+        inner.append(parts.picture(what, pictures.schedule))
+    else:
+        inner.append(parts.paragraph(pictures.why_no_schedule, "faint"))
     sentence, driver = run.summary.get("schedule_sentence"), run.summary.get("schedule_driver")
     if sentence:
         inner.append(parts.paragraph(sentence))
@@ -132,25 +167,6 @@ def _evaluations(run: RunFiles) -> str:
         )
         lines.append("{:>10}  {:>13}  {:>8}".format(*values))
     return "\n".join(lines)
-
-
-def _schedule_picture(run: RunFiles) -> str:
-    definition = run.setting("schedule")
-    if not isinstance(definition, dict):
-        return parts.paragraph("No schedule: config.yaml is missing or has none.", "faint")
-    try:
-        schedule = Schedule.from_dict({key: value for key, value in definition.items() if value is not None})
-    except ScheduleError as error:
-        return parts.paragraph(f"The schedule cannot be drawn: {error}", "bad")
-    used = [
-        (record["step"] - 1, record["lr"])
-        for record in run.metrics.train
-        if parts.is_number(record.get("lr")) and 0 < record["step"] <= schedule.total_steps
-    ]
-    return parts.picture(
-        "Learning rate over updates, with the rates really used",
-        lambda look: draw_schedule(schedule, schedule.total_steps, used, look),
-    )
 
 
 def _samples(run: RunFiles) -> str:

@@ -183,6 +183,14 @@ def test_a_run_that_is_not_finished(tmp_path, page_of):
     assert "Not known: no environment.json." in page.text
 
 
+def test_pictures_stand_beside_the_page(tmp_path, page_of):
+    write_config(tmp_path)
+    write_metrics(tmp_path, 30)
+    embedded = {attributes["src"].split(",")[1] for tag, attributes in page_of(tmp_path).tags if tag == "img"}
+    files = {base64.b64encode((tmp_path / name).read_bytes()).decode() for name in ("loss.png", "schedule.png")}
+    assert embedded == files
+
+
 def test_a_stopped_run(tmp_path, page_of):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY | {"state": "stopped", "updates": 123}))
     assert "Stopped at update 123 of 400" in page_of(tmp_path).text
@@ -203,6 +211,7 @@ def test_an_empty_folder(tmp_path, page_of):
     assert "No schedule: config.yaml is missing or has none." in page.text
     assert "Resolved config: config.yaml is missing or empty." in page.text
     assert "img" not in {tag for tag, _ in page.tags}
+    assert [path.name for path in folder.iterdir()] == ["report.html"]
 
 
 @pytest.mark.parametrize(
