@@ -1,0 +1,73 @@
+"""What a token cache is called.
+
+Its name is a hash of everything that decides its content: the texts themselves, their places, the tokenizer, the
+settings. Hashing the texts needs reading them; a stamp of the files (size and times of change) lets a second start find
+the name without that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from pyarrow import fs
+
+from recipes.config import DataBlock
+from recipes.data import pydoc
+from recipes.data.sources import Examples, list_files
+from recipes.data.tokenizer import TextTokenizer
+
+FORMAT = 1  # raise it when the content of a cache changes for the same input
+# A file changed this short a time ago could change again within the clock's grain and keep its times.
+_SETTLED_SECONDS = 2.0
+
+
+def content_fingerprint(config: DataBlock, train: Examples, held_out: Examples, tokenizer: TextTokenizer | None) -> str:
+    """The cache's name; ``tokenizer`` is None where it will be trained on the training texts."""
+    if tokenizer is None:
+        made_by: Any = ["unigram", config.tokenizer.vocab_size, tokenizers.__version__]
+    else:
+        made_by = {name: sha256(content).hexdigest() for name, content in sorted(tokenizer.files().items())}
+    settings = [config.prefix, config.max_source_tokens, config.max_target_tokens, config.on_too_long]
+    return _hash([FORMAT, train.digest(), held_out.digest(), made_by, settings])[:24]
+
+
+def stamp(config: DataBlock) -> str | None:
+    """A hash of the config and of its files' sizes and times of change, or None where those cannot be trusted.
+
+    Locally the time of the last change of the inode counts too, which copying and restoring tools cannot set.
+    """
+    now = time.time_ns()
+    marks: list[Any] = []
+    for field_name, uri in (("data.source", config.source), ("data.eval_source", config.eval_source)):
+        if uri == "pydoc":
+            marks.append([sys.version, *(_local_mark(path) for path in pydoc.files())])
+        elif uri is not None:
+            filesystem, files = list_files(uri, field_name)
+            if isinstance(filesystem, fs.LocalFileSystem):
+                marks.append([_local_mark(path) for path, _ in files])
+            else:
+                infos = filesystem.get_file_info([path for path, _ in files])
+                marks.append([[info.path, info.size, info.mtime_ns] for info in infos])
+    if config.tokenizer.kind == "folder" and os.path.isdir(str(config.tokenizer.path)):
+        folder = Path(str(config.tokenizer.path))
+        marks.append([_local_mark(path) for path in sorted(folder.iterdir()) if path.is_file()])
+    times = [value for group in marks for mark in group if isinstance(mark, list) for value in mark[2:]]
+    if None in times or max(times, default=0) > now - int(_SETTLED_SECONDS * 1e9):
+        return None
+    return _hash([FORMAT, tokenizers.__version__, config.model_dump(mode="json"), marks])
+
+
+def _local_mark(path: str | Path) -> list[Any]:
+    status = os.stat(path)
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()

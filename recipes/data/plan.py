@@ -1,0 +1,176 @@
+"""Which examples form update k, and how every rank computes them.
+
+The plan is a pure function of the lengths and a few settings: nothing to save, nothing to send. Position in the data is
+the number k of updates made, so a run resumes anywhere from k alone, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from recipes.data.packing import Lengths, balance, pack
+from recipes.errors import UserError
+
+MicroBatches = list[list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class PlanStatistics:
+    """Over a sample of updates.
+
+    Attributes:
+        padding_ratio: share of the computed tokens that are padding.
+        slowest_rank_ratio: padded tokens of the busiest rank over the mean of the ranks, averaged over the updates; 1.0
+            is perfect balance.
+        micro_batches_per_rank: mean number in one update.
+    """
+
+    padding_ratio: float
+    slowest_rank_ratio: float
+    micro_batches_per_rank: float
+
+
+class BatchPlan:
+    """Update k trains on positions ``[k * E, (k + 1) * E)`` of an endless stream of epochs, E = examples_per_update.
+
+    Epoch e is the permutation ``numpy.random.default_rng([seed, e])`` of all examples. An update may thus begin in one
+    epoch and end in the next; no example is left out and none comes twice in an epoch. Neither the number of ranks nor
+    the micro-batch budget changes what is in an update.
+    """
+
+    def __init__(
+        self,
+        source_lengths: np.ndarray,
+        target_lengths: np.ndarray,
+        *,
+        seed: int,
+        examples_per_update: int,
+        micro_batch_tokens: int,
+        num_ranks: int,
+        where: Callable[[int], str] = "example {}".format,
+    ):
+        """
+        Args:
+            source_lengths, target_lengths: tokens of every example.
+            seed: decides the order.
+            examples_per_update: examples in the global batch of one update.
+            micro_batch_tokens: most padded tokens, rows * (longest source + longest target), of a micro-batch.
+            num_ranks: processes that share the work.
+            where: names an example in a message.
+
+        Raises:
+            UserError: an example alone exceeds the budget; fewer examples per update than ranks; no examples.
+        """
+        if not len(source_lengths):
+            raise UserError("data: there is not a single training example")
+        if examples_per_update < num_ranks:
+            raise UserError(
+                f"training.examples_per_update: {examples_per_update} is fewer than the {num_ranks} workers "
+                f"(scaling.num_workers); give at least {num_ranks}"
+            )
+        self.lengths = Lengths(source_lengths, target_lengths)
+        _check_budget(self.lengths, micro_batch_tokens, where)
+        self.seed = seed
+        self.examples_per_update = examples_per_update
+        self.micro_batch_tokens = micro_batch_tokens
+        self.num_ranks = num_ranks
+        self._permutation = lru_cache(maxsize=2)(self._shuffle)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def updates_per_epoch(self) -> float:
+        """Not rounded: 100 examples in updates of 64 are 1.5625 updates."""
+        return self.num_examples / self.examples_per_update
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
+        order.flags.writeable = False  # it is cached
+        return order
+
+    def examples(self, k: int) -> np.ndarray:
+        """The global batch of update k (from 0), in stream order."""
+        if k < 0:
+            raise ValueError(f"update {k}: updates count from 0")
+        begin, end = k * self.examples_per_update, (k + 1) * self.examples_per_update
+        parts = []
+        while begin < end:
+            epoch, place = divmod(begin, self.num_examples)
+            part = self._permutation(epoch)[place : place + end - begin]
+            parts.append(part)
+            begin += len(part)
+        return np.concatenate(parts)
+
+    def micro_batches(self, k: int) -> MicroBatches:
+        """For every rank, the index arrays of its micro-batches in update k.
+
+        Every rank gets the same number, because ZeRO 3 communicates in every forward pass. The i-th micro-batches of
+        all ranks cost about the same. None is empty if examples_per_update is a multiple of the number of ranks;
+        otherwise one may be, when examples are so long that hardly two share a micro-batch.
+        """
+        packed = pack(self.examples(k), self.lengths, self.micro_batch_tokens, self.num_ranks)
+        return balance(packed, self.lengths, self.num_ranks)
+
+    def target_tokens(self, k: int) -> int:
+        """Target tokens of the global batch: what the summed loss of update k is divided by."""
+        return int(self.lengths.target[self.examples(k)].sum())
+
+    def statistics(self, updates: Sequence[int] = range(20)) -> PlanStatistics:
+        return plan_statistics([self.micro_batches(k) for k in updates], self.lengths)
+
+
+def evaluation_plan(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    *,
+    micro_batch_tokens: int,
+    num_ranks: int,
+    where: Callable[[int], str] = "held-out example {}".format,
+) -> MicroBatches:
+    """For every rank, micro-batches that hold every example exactly once over all ranks.
+
+    Every rank gets the same number. Only where there are fewer examples than ranks (or too few to split into equal
+    numbers) are some of them empty; :func:`recipes.data.batches.collate` makes of an empty one a batch that counts
+    nothing.
+
+    Raises:
+        UserError: an example alone exceeds the budget.
+    """
+    lengths = Lengths(source_lengths, target_lengths)
+    _check_budget(lengths, micro_batch_tokens, where)
+    packed = pack(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks)
+    return balance(packed, lengths, num_ranks)
+
+
+def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths) -> PlanStatistics:
+    """Padding and balance over some updates."""
+    real, padded, slowest, num = 0, 0, [], 0
+    for ranks in plans:
+        costs = [sum(lengths.padded_tokens(batch) for batch in rank) for rank in ranks]
+        real += sum(lengths.real_tokens(batch) for rank in ranks for batch in rank)
+        padded += sum(costs)
+        slowest.append(max(costs) * len(costs) / max(1, sum(costs)))
+        num += len(ranks[0])
+    return PlanStatistics(
+        padding_ratio=1 - real / max(1, padded),
+        slowest_rank_ratio=float(np.mean(slowest)),
+        micro_batches_per_rank=num / len(plans),
+    )
+
+
+def _check_budget(lengths: Lengths, micro_batch_tokens: int, where: Callable[[int], str]) -> None:
+    total = lengths.source + lengths.target
+    too_long = np.flatnonzero(total > micro_batch_tokens)
+    if len(too_long):
+        i = int(too_long[np.argmax(total[too_long])])
+        raise UserError(
+            f"training.micro_batch_tokens: {micro_batch_tokens} is less than {where(i)} alone needs: "
+            f"{lengths.source[i]} source + {lengths.target[i]} target = {total[i]} tokens ({len(too_long):,} such "
+            f"examples); give at least {total[i]}, or lower data.max_source_tokens and data.max_target_tokens"
+        )

@@ -1,0 +1,278 @@
+"""Two text columns out of one file: Parquet, Arrow, JSON Lines, JSON, CSV, TSV.
+
+Every reader returns a :class:`Columns`. The fast way is pyarrow's; JSON that it cannot take as it stands is read again
+line by line, so that the offending lines can be named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv as pa_csv
+from pyarrow import fs, ipc
+from pyarrow import json as pa_json
+from pyarrow import parquet as pq
+
+from recipes.errors import UserError, nearest
+
+TEXT = pa.large_string()
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Columns:
+    """Source and target texts of one file.
+
+    Attributes:
+        source, target: text, null where there is none.
+        rows: 1-based number of each row in its file; for JSON Lines the line.
+        notes: why a row has no text, by position, where it is not simply null.
+    """
+
+    source: pa.ChunkedArray
+    target: pa.ChunkedArray
+    rows: np.ndarray
+    notes: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, and which of its columns are wanted (both names are the config's)."""
+
+    filesystem: fs.FileSystem
+    path: str
+    name: str
+    source_column: str
+    target_column: str
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        return {"data.source_column": self.source_column, "data.target_column": self.target_column}
+
+    def check_columns(self, present: list[str]) -> None:
+        """Raise UserError, one line for each wanted column that is not among ``present``."""
+        lines = [
+            f"{field_name}: {self.name} has no column '{column}'{nearest(column, present)}"
+            + (f" (columns: {', '.join(present)})" if "did you mean" in nearest(column, present) else "")
+            for field_name, column in self.wanted.items()
+            if column not in present
+        ]
+        if lines:
+            raise UserError("\n".join(lines))
+
+
+def suffix_of(path: str) -> str:
+    """``".jsonl"`` for ``a/b.jsonl`` and for ``a/b.jsonl.gz``."""
+    name = path.rsplit("/", 1)[-1].lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return f".{name.rsplit('.', 1)[1]}" if "." in name else ""
+
+
+def read_columns(place: Place) -> Columns:
+    """Read one file by its suffix (one of ``READERS``).
+
+    Raises:
+        UserError: the file is broken, or lacks a column, or a column holds something other than text.
+    """
+    try:
+        return READERS[suffix_of(place.path)](place)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"data: {place.name} cannot be read: {reason[:300]}") from None
+
+
+def _read_parquet(place: Place) -> Columns:
+    with place.filesystem.open_input_file(place.path) as stream:
+        parquet = pq.ParquetFile(stream)
+        place.check_columns(parquet.schema_arrow.names)
+        table = parquet.read(columns=list(dict.fromkeys(place.wanted.values())))
+    return _from_table(place, table)
+
+
+def _read_arrow(place: Place) -> Columns:
+    with place.filesystem.open_input_file(place.path) as stream:
+        table = ipc.open_file(stream).read_all()
+    place.check_columns(table.column_names)
+    return _from_table(place, table)
+
+
+def _read_separated(place: Place) -> Columns:
+    delimiter = "\t" if suffix_of(place.path) == ".tsv" else ","
+    with place.filesystem.open_input_stream(place.path) as stream:
+        parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        # As bytes: text of the wrong encoding is then named by row, like anywhere else.
+        convert = pa_csv.ConvertOptions(
+            column_types={column: pa.large_binary() for column in place.wanted.values()}, strings_can_be_null=False
+        )
+        table = pa_csv.read_csv(
+            stream, read_options=pa_csv.ReadOptions(encoding=None), parse_options=parse, convert_options=convert
+        )
+    place.check_columns(table.column_names)
+    return _from_table(place, table)
+
+
+def _from_table(place: Place, table: pa.Table) -> Columns:
+    notes: dict[int, str] = {}
+    texts = [
+        _as_text(place, field_name, table[column], label, notes)
+        for (field_name, column), label in zip(place.wanted.items(), ("source", "target"), strict=True)
+    ]
+    return Columns(*texts, rows=np.arange(1, table.num_rows + 1), notes=notes)
+
+
+def _as_text(
+    place: Place, field_name: str, column: pa.ChunkedArray, label: str, notes: dict[int, str]
+) -> pa.ChunkedArray:
+    """The column as large_string; rows that are not UTF-8 become null and are noted."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_null(kind):
+        return column.cast(TEXT)
+    if not any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+            pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        )
+    ):  # fmt: skip
+        raise UserError(
+            f"{field_name}: column '{column_name(place, field_name)}' of {place.name} holds {kind}, not text"
+        )
+    raw = column.cast(kind) if pa.types.is_dictionary(column.type) else column
+    raw = raw.cast(pa.large_binary())
+    chunks, start = [], 0
+    for chunk in raw.chunks:
+        try:
+            chunks.append(chunk.cast(TEXT))  # checks that it is UTF-8
+        except pa.ArrowInvalid:
+            chunks.append(_decode_each(chunk, label, start, notes))
+        start += len(chunk)
+    return pa.chunked_array(chunks, type=TEXT)
+
+
+def column_name(place: Place, field_name: str) -> str:
+    return place.wanted[field_name]
+
+
+def _decode_each(chunk: pa.LargeBinaryArray, label: str, start: int, notes: dict[int, str]) -> pa.LargeStringArray:
+    texts: list[str | None] = []
+    for i, value in enumerate(chunk.to_pylist()):
+        try:
+            texts.append(None if value is None else value.decode("utf-8"))
+        except UnicodeDecodeError:
+            texts.append(None)
+            notes[start + i] = f"{label} is not UTF-8"
+    return pa.array(texts, TEXT)
+
+
+def _read_json_lines(place: Place) -> Columns:
+    with place.filesystem.open_input_stream(place.path) as stream:
+        content = stream.read()
+    content = content.removeprefix(_BOM)
+    if not content.strip():
+        return Columns(pa.chunked_array([], TEXT), pa.chunked_array([], TEXT), np.arange(0))
+    if suffix_of(place.path) == ".json" and content.lstrip()[:1] == b"[":
+        return _from_array(place, content)
+    return _json_lines_fast(place, content) or _json_lines_slow(place, content)
+
+
+def _json_lines_fast(place: Place, content: bytes) -> Columns | None:
+    """By pyarrow's reader; None where its rows are not the file's lines, or a wanted value is not text."""
+    columns = list(dict.fromkeys(place.wanted.values()))
+    parse = pa_json.ParseOptions(
+        explicit_schema=pa.schema([(column, TEXT) for column in columns]), unexpected_field_behavior="ignore"
+    )
+    block = min(max(1 << 20, len(content) // 64), 1 << 26)
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(content), read_options=pa_json.ReadOptions(block_size=block), parse_options=parse
+        )
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        return None
+    num_lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    if table.num_rows != num_lines or any(table[column].null_count == table.num_rows for column in columns):
+        return None
+    return _from_table(place, table)
+
+
+def _json_lines_slow(place: Place, content: bytes) -> Columns:
+    def parsed() -> Iterator[tuple[int, Any, str]]:
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line.decode("utf-8")), ""
+            except UnicodeDecodeError:
+                yield number, None, "line is not UTF-8"
+            except (ValueError, RecursionError):
+                yield number, None, "line is not JSON"
+
+    return _from_objects(place, parsed())
+
+
+def _from_array(place: Place, content: bytes) -> Columns:
+    try:
+        rows = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"data: {place.name} is not JSON: {error}") from None
+    return _from_objects(place, ((number, row, "") for number, row in enumerate(rows, start=1)))
+
+
+def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Columns:
+    """From (row number, parsed value, note) of every row."""
+    texts: dict[str, list[str | None]] = {"source": [], "target": []}
+    rows: list[int] = []
+    notes: dict[int, str] = {}
+    present: dict[str, None] = {}
+    for position, (number, value, note) in enumerate(objects):
+        rows.append(number)
+        if not note and not isinstance(value, dict):
+            note = f"a {type(value).__name__}, not an object"
+        if note:
+            notes[position] = note
+        record = {} if note else value
+        present.update(dict.fromkeys(record))
+        for label, column in (("source", place.source_column), ("target", place.target_column)):
+            text = record.get(column)
+            if text is not None and not isinstance(text, str):
+                notes[position] = f"{label} is {_json_kind(text)}, not text"
+                text = None
+            if text is not None and not _encodable(text):
+                notes[position] = f"{label} is not UTF-8"
+                text = None
+            texts[label].append(text)
+    if present:
+        place.check_columns(list(present))
+    columns = (pa.chunked_array([pa.array(texts[label], TEXT)]) for label in ("source", "target"))
+    return Columns(*columns, rows=np.asarray(rows, np.int64), notes=notes)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, from a JSON escape
+        return False
+    return True
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return {"int": "a number", "float": "a number", "list": "a list", "dict": "an object"}[type(value).__name__]
+
+
+READERS = {
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".csv": _read_separated,
+    ".tsv": _read_separated,
+}

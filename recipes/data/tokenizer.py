@@ -1,0 +1,269 @@
+"""Text to token ids and back.
+
+Four kinds (``data.tokenizer.kind``), all one `tokenizers.Tokenizer` inside, all with T5's conventions:
+an end token closes every text, padding is id 0 and also starts the decoder.
+
+- ``unigram``: trained here. Ids: ``<pad>`` 0, ``</s>`` 1, ``<unk>`` 2, pieces by falling probability, then
+  ``<extra_id_99>`` ... ``<extra_id_0>`` at the very end. Unlike T5's own tokenizer it keeps line breaks and
+  runs of spaces, and normalises by NFC, so that ``decode(encode(text))`` is the text again.
+- ``bytes``: ByT5's ids (byte + 3; 384 ids with its 125 extra ones).
+- ``folder``, ``hub``: a saved tokenizer, read by transformers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from recipes.config import TokenizerBlock
+from recipes.errors import UserError
+
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+NUM_SENTINELS = 100
+NUM_BYTE_SENTINELS = 125
+# Enough text to count pieces well; more only makes the first start slower (about 3 MB/s on one core).
+MAX_TRAINING_CHARS = 20_000_000
+
+# A line break, the spaces before the last one of a run, a word with the space in front of it.
+_WORDS = Regex("\n|▁+(?=▁)|▁?[^▁\n]+|▁")
+
+
+class TextTokenizer:
+    """Encodes whole batches into flat arrays.
+
+    Attributes:
+        vocab_size: number of ids, i.e. the largest id + 1.
+        pad_id: pads batches and starts the decoder.
+        eos_id: last id of every encoded text.
+        unk_id: stands for what the vocabulary lacks, or None.
+    """
+
+    def __init__(self, backend: Tokenizer, pad: str, eos: str, unk: str | None, files: dict[str, bytes]):
+        """``files`` is what :meth:`save` writes beside nothing else: a transformers tokenizer folder."""
+        self._backend = backend
+        self._files = files
+        self.pad_id, self.eos_id = backend.token_to_id(pad), backend.token_to_id(eos)
+        self.unk_id = backend.token_to_id(unk) if unk else None
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1
+        self._byte_level = vocabulary.get("<0x00>") == 3 and vocabulary.get("<0xFF>") == 258 and "a" not in vocabulary
+
+    def encode_batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all texts, each closed by the end token.
+
+        Args:
+            texts: any number of texts.
+            max_tokens: cut longer ones; the end token stays last.
+
+        Returns:
+            ``(ids, offsets)``: int32 ids of all texts in a row; text i is ``ids[offsets[i]:offsets[i + 1]]``
+            (int64, one more than there are texts).
+        """
+        ids, offsets = self._encode_bytes(texts) if self._byte_level else (None, None)
+        if ids is None:
+            rows = [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
+            offsets = _offsets(np.fromiter(map(len, rows), np.int64, len(rows)))
+            ids = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
+        if max_tokens is not None:
+            ids, offsets = truncate_tokens(ids, offsets, max_tokens, self.eos_id)
+        return ids, offsets
+
+    def _encode_bytes(self, texts: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The ids by plain arithmetic, a hundred times faster; None when a text names a special token."""
+        encoded = [text.encode("utf-8") for text in texts]
+        if any(
+            mark in text for text in encoded if b"<" in text for mark in (b"<extra_id_", b"</s>", b"<pad>", b"<unk>")
+        ):
+            return None, None
+        offsets = _offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
+        # Any byte may stand where the end token goes; it is overwritten.
+        joined = np.frombuffer(b"\0".join([*encoded, b""]), np.uint8)
+        ids = joined.astype(np.int32) + 3
+        ids[offsets[1:] - 1] = self.eos_id
+        return ids, offsets
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; padding, end and other special tokens are left out."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        return self._backend.decode_batch([[int(i) for i in row] for row in rows], skip_special_tokens=True)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that ``transformers.AutoTokenizer.from_pretrained`` reads."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (Path(folder) / name).write_bytes(content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextTokenizer:
+        """Read a folder written by :meth:`save`, without importing transformers."""
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+        if not {"tokenizer.json", "tokenizer_config.json"} <= files.keys():
+            raise UserError(f"{folder}: holds no tokenizer (tokenizer.json and tokenizer_config.json)")
+        names = json.loads(files["tokenizer_config.json"])
+        backend = Tokenizer.from_str(files["tokenizer.json"].decode("utf-8"))
+        return cls(
+            backend, _content(names["pad_token"]), _content(names["eos_token"]), _content(names.get("unk_token")), files
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """What :meth:`save` writes, by file name."""
+        return dict(self._files)
+
+
+def truncate_tokens(
+    ids: np.ndarray, offsets: np.ndarray, max_tokens: int, eos_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut every text to ``max_tokens`` ids, of which the last stays the end token."""
+    lengths = np.diff(offsets)
+    if not (lengths > max_tokens).any():
+        return ids, offsets
+    place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+    kept = ids[place < max_tokens].copy()
+    new_offsets = _offsets(np.minimum(lengths, max_tokens))
+    kept[new_offsets[1:] - 1] = eos_id
+    return kept, new_offsets
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def bytes_tokenizer() -> TextTokenizer:
+    """ByT5's tokenizer: three special tokens, 256 bytes, 125 sentinels."""
+    pieces = [PAD, EOS, UNK, *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token=UNK))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    sentinels = [f"<extra_id_{i}>" for i in range(NUM_BYTE_SENTINELS)]
+    return _finish(backend, sentinels, sentinels)
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """Train a Unigram vocabulary of at most ``vocab_size`` ids; the same texts give the same files.
+
+    Raises:
+        UserError: the text has more different characters than the vocabulary has room for.
+    """
+    room = vocab_size - NUM_SENTINELS
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="first", split=False), pre_tokenizers.Split(_WORDS, "isolated")]
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=room, special_tokens=[PAD, EOS, UNK], unk_token=UNK, show_progress=False
+    )
+    seen: set[str] = set()
+    backend.train_from_iterator(_noting_characters(texts, seen), trainer)
+    pieces = json.loads(backend.to_str())["model"]["vocab"][3:]
+    if not pieces or len(pieces) + 3 > room:
+        least = len(seen) + 3 + NUM_SENTINELS
+        raise UserError(
+            f"data.tokenizer.vocab_size: {vocab_size} leaves no room for the {len(seen)} different characters of the "
+            f"training text; give at least {least} (some hundreds more to have words), or kind: bytes"
+        )
+    sentinels = [f"<extra_id_{i}>" for i in reversed(range(NUM_SENTINELS))]
+    special = [(token, 0.0) for token in (PAD, EOS, UNK)]
+    vocabulary = special + _in_fixed_order(pieces) + [(token, 0.0) for token in sentinels]
+    backend.model = models.Unigram(vocabulary, unk_id=2, byte_fallback=False)
+    backend.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    return _finish(backend, sentinels, [f"<extra_id_{i}>" for i in range(NUM_SENTINELS)])
+
+
+def _noting_characters(texts: Iterable[str], seen: set[str]) -> Iterable[str]:
+    for text in texts:
+        seen.update(text)
+        yield text
+
+
+def _in_fixed_order(pieces: list[list]) -> list[tuple[str, float]]:
+    """The trainer's pieces, made independent of its hash order.
+
+    The trainer sums in hash order (scores differ in the 14th digit from process to process) and gives characters that
+    no piece covers the least score plus 0.0001, 0.0002, ... in hash order; those all get the least score here.
+    """
+    least = min(score for _, score in pieces)
+    singles = sum(len(piece) == 1 for piece, _ in pieces)
+    fixed = []
+    for piece, score in pieces:
+        uncovered = len(piece) == 1 and score <= least + 0.0001 * singles
+        fixed.append((piece, round(least if uncovered else score, 6)))
+    return sorted(fixed, key=lambda item: (-item[1], item[0]))
+
+
+def _finish(backend: Tokenizer, sentinels_by_id: list[str], sentinels: list[str]) -> TextTokenizer:
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (PAD, EOS, UNK)])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in sentinels_by_id])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, backend.token_to_id(EOS))]
+    )
+    names = {
+        "backend": "tokenizers",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": EOS,
+        "extra_special_tokens": sentinels,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": int(1e30),
+        "pad_token": PAD,
+        # Not T5Tokenizer: transformers 5 would rebuild it with T5's own whitespace rules.
+        "tokenizer_class": "TokenizersBackend",
+        "unk_token": UNK,
+    }
+    files = {
+        "tokenizer.json": backend.to_str(pretty=True).encode("utf-8"),
+        "tokenizer_config.json": json.dumps(names, indent=2).encode("utf-8"),
+    }
+    return TextTokenizer(backend, PAD, EOS, UNK, files)
+
+
+def saved_tokenizer(config: TokenizerBlock) -> TextTokenizer:
+    """The tokenizer of a folder or of the Hub, through transformers.
+
+    Raises:
+        UserError: it cannot be read, has no end or padding token, or exists in Python code only.
+    """
+    path = str(config.path)
+    if config.kind == "folder" and not os.path.isdir(path):
+        raise UserError(f"data.tokenizer.path: {path}: there is no such folder")
+    from transformers import AutoTokenizer  # seconds; only when needed
+
+    try:
+        theirs = AutoTokenizer.from_pretrained(path, local_files_only=config.kind == "folder")
+    except Exception as error:  # transformers raises many kinds, with many lines
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"data.tokenizer.path: {path}: no tokenizer could be read: {reason}") from None
+    if type(theirs).__name__ == "ByT5Tokenizer" and len(theirs) == 3 + 256 + NUM_BYTE_SENTINELS:
+        return bytes_tokenizer()
+    if not theirs.is_fast:
+        raise UserError(
+            f"data.tokenizer.path: {path}: a {type(theirs).__name__} runs in Python only; "
+            "one with a tokenizer.json is needed"
+        )
+    missing = [name for name in ("pad_token", "eos_token") if getattr(theirs, name) is None]
+    if missing:
+        raise UserError(f"data.tokenizer.path: {path}: has no {' and no '.join(missing)}, which T5 needs")
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        tokenizer = TextTokenizer.load(folder)
+    ids, _ = tokenizer.encode_batch(["a"])
+    if ids[-1] != tokenizer.eos_id:
+        raise UserError(
+            f"data.tokenizer.path: {path}: does not close a text with its end token {theirs.eos_token!r}, "
+            "which T5 needs"
+        )
+    return tokenizer
+
+
+def _content(token: str | dict | None) -> str | None:
+    return token["content"] if isinstance(token, dict) else token
