@@ -76,16 +76,18 @@ def _train(prepared) -> int:
     terminal = Terminal(prepared.schedule.total_steps)
     try:
         launch(job, terminal, before_training=lambda: write_description(prepared, environment_json()))
+        code, last_words = 0, f"model: {folder}/export"
     except RunFailed as failure:
-        _say(str(failure))
-        return 2 if failure.user else 1
+        code, last_words = (2 if failure.user else 1), str(failure)
     except Interrupted as stop:
-        terminal.close()
-        _say(f"stopped; the same command with run.resume=auto goes on from the last checkpoint in {folder}")
-        return 128 + stop.signum
-    write_report(folder)
-    _say(f"model: {folder}/export\nreport: {folder}/report.html")
-    return 0
+        code = 128 + stop.signum
+        last_words = f"stopped; the same command with run.resume=auto goes on from the last checkpoint in {folder}"
+    terminal.close()
+    if folder.exists("metrics.jsonl"):
+        write_report(folder)
+        _say(f"report: {folder}/report.html")
+    _say(last_words)
+    return code
 
 
 def _say(text: str) -> None:

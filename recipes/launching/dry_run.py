@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from lrsched.plot import terminal_plot
+from lrsched.plot import text_plot
 from recipes.config_file import to_yaml
 from recipes.data.cache import TokenData
 from recipes.data.plan import BatchPlan
@@ -34,7 +34,7 @@ def _schedule(prepared: Prepared) -> str:
         [
             schedule.describe(),
             f"stepped by {prepared.schedule_driver}; the other form is checked against it before the first update",
-            terminal_plot([schedule], width=72, height=14),
+            text_plot(schedule, width=72, height=14),
             f"first {rates[0]:.6g} (update 0), highest {rates[peak]:.6g} (update {peak}), "
             f"last {rates[-1]:.6g} (update {len(rates) - 1})",
         ]
@@ -42,18 +42,23 @@ def _schedule(prepared: Prepared) -> str:
 
 
 def _batches(data: TokenData, plan: BatchPlan) -> str:
-    numbers = data.meta["numbers"]
-    lines = [f"{name}: {value:,}" for name, value in numbers.items()]
+    statistics = plan.statistics()
+    lines = [f"{name.replace('_', ' ')}: {value:,}" for name, value in data.numbers().items()]
     lines += [
-        f"vocabulary: {data.tokenizer.vocab_size:,}",
-        f"unigram loss of the held-out targets: {data.meta['unigram_loss']:.4f} nats per target token",
+        f"vocabulary: {data.vocab_size:,}",
+        f"unigram model of the held-out targets: {data.meta['baseline']['held_out_entropy']:.4f} nats per target token",
         f"updates per epoch: {plan.updates_per_epoch:.2f}",
-        f"tokens per update: {plan.tokens_per_update():,.0f}",
-        f"micro-batches per worker and update: {plan.micro_batches_per_rank():.2f}",
-        f"padding: {plan.padding_ratio():.1%} of computed tokens",
-        f"slowest worker: {plan.slowest_rank_ratio():.3f} of the mean",
+        f"tokens per update: {_tokens_per_update(plan):,.0f}",
+        f"micro-batches per worker and update: {statistics.micro_batches_per_rank:.2f}",
+        f"padding: {statistics.padding_ratio:.1%} of computed tokens",
+        f"busiest worker: {statistics.slowest_rank_ratio:.3f} times the mean",
     ]
     return "\n".join(lines)
+
+
+def _tokens_per_update(plan: BatchPlan) -> float:
+    everything = plan.lengths.source.sum() + plan.lengths.target.sum()
+    return float(everything) / plan.updates_per_epoch
 
 
 def _resources(prepared: Prepared, start: Start) -> str:

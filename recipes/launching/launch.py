@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from recipes.launching.channel import Channel
@@ -43,8 +46,13 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         RunFailed: with the one error that matters and the log's place.
         Interrupted: after everything that was started has been stopped.
     """
-    # The inner one again, because ray.init puts a handler of its own on SIGTERM.
-    with _signals_raise(), ray_cluster(job.config.scaling, terminal.say), _signals_raise():
+    # Signals twice, because ray.init puts a handler of its own on SIGTERM.
+    with (
+        _signals_raise(),
+        _chatter_to_log(job),
+        ray_cluster(job.config.scaling, terminal.say),
+        _signals_raise(),
+    ):
         import ray
 
         before_training()
@@ -126,6 +134,17 @@ def _explain(error: BaseException, errors: list[dict[str, Any]], job: Job) -> Ru
             f"worker {found['rank']} failed at {found['where']}: {found['kind']}: {found['message']} (log: {found['log']})"
         )
     return RunFailed(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
+
+
+@contextmanager
+def _chatter_to_log(job: Job) -> Iterator[None]:
+    """Ray prints what its daemons notice to stdout, where we print nothing: keep it in logs/ray.log."""
+    local = job.run_folder.local
+    path = local / "logs" / "ray.log" if local is not None else Path(os.devnull)
+    if local is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+        yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from recipes.data.plan import BatchPlan
 from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
-from recipes.training.manifest import Manifest, newest_manifest
+from recipes.training.manifest import check_world_size, newest_manifest
 from recipes.training.precision import resolve_precision
 
 # What may change between the start of a run and its resume: none of it changes which examples are
@@ -60,7 +61,7 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
         parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
     data = open_data(prepared_data)
-    plan = batch_plan(config, data)
+    plan = _batch_plan(config, data)
     schedule = parse_schedule(config, plan.updates_per_epoch)
     try:
         driver, block = deepspeed_backend(schedule)
@@ -71,7 +72,7 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
     prepared = Prepared(
         config=resolved,
         run_folder=storage / config.run.name,
-        data_folder=prepared_data.folder,
+        data_folder=Storage(prepared_data.uri),
         schedule=schedule,
         schedule_driver=driver,
         precision=precision,
@@ -80,14 +81,15 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
     return prepared, data, plan
 
 
-def batch_plan(config: RunConfig, data: TokenData, num_ranks: int | None = None) -> BatchPlan:
+def _batch_plan(config: RunConfig, data: TokenData) -> BatchPlan:
     return BatchPlan(
         data.train.source_lengths,
         data.train.target_lengths,
         seed=config.run.seed,
         examples_per_update=config.training.examples_per_update,
         micro_batch_tokens=config.training.micro_batch_tokens,
-        num_ranks=num_ranks or config.scaling.num_workers,
+        num_ranks=config.scaling.num_workers,
+        where=data.train.where,
     )
 
 
@@ -148,7 +150,7 @@ def check_resume(prepared: Prepared) -> Start:
         if mode == "must":
             raise UserError(f"run.resume is must, but {folder} has no whole checkpoint; use run.resume=auto")
         return Start(0)
-    _check_same_workers(prepared.config, manifest)
+    check_world_size(manifest, prepared.config.scaling.num_workers)
     finished = manifest.step >= prepared.schedule.total_steps and folder.exists("summary.json")
     return Start(manifest.step, finished)
 
@@ -171,18 +173,8 @@ def _check_same_config(prepared: Prepared) -> None:
         raise UserError(f"{folder} holds a run with another config: {named}; give another run.name, or that config")
 
 
-def _check_same_workers(config: RunConfig, manifest: Manifest) -> None:
-    if config.scaling.num_workers != manifest.world_size:
-        raise UserError(
-            f"scaling.num_workers is {config.scaling.num_workers}, but the checkpoint at update {manifest.step} was "
-            f"written by {manifest.world_size} workers: set scaling.num_workers={manifest.world_size}"
-        )
-
-
 def write_description(prepared: Prepared, environment: str) -> None:
     """config.yaml, ds_config.json, environment.json of the run's folder."""
-    import json
-
     folder = prepared.run_folder
     folder.write_text("config.yaml", to_yaml(prepared.config))
     folder.write_text("ds_config.json", json.dumps(prepared.ds_config, indent=2) + "\n")

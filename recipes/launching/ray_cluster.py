@@ -26,6 +26,7 @@ def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
     """A connected Ray for the block, with enough for the workers; what was started is stopped at the end."""
     if not joins_cluster():
         _check_enough(_this_machine(), scaling, "this machine")
+        _keep_local_ray_private()
     # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray
@@ -40,7 +41,6 @@ def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
             raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
     else:
         say("starting a local Ray on this machine, stopped at the end")
-        _keep_local_ray_private()
         ray.init(address="local", include_dashboard=False, **quiet)
     try:
         _check_enough(ray.cluster_resources(), scaling, "the cluster")
@@ -50,7 +50,10 @@ def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
 
 
 def _keep_local_ray_private() -> None:
-    """A token of this command's own instead of one written to the home folder, and no usage report."""
+    """A token of this command's own instead of one written to the home folder, and no usage report.
+
+    Ray reads these when it is imported.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"

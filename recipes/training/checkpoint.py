@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training import manifest as manifests
 from recipes.training.manifest import Manifest
@@ -77,30 +76,32 @@ class Checkpoints:
 
     def load(self, engine: DeepSpeedEngine, manifest: Manifest) -> dict[str, Any]:
         """Put weights, optimizer, schedule and random state back; returns this rank's counters."""
-        if manifest.world_size != self.world_size:
-            raise UserError(
-                f"the checkpoint at update {manifest.step} was written by {manifest.world_size} workers and cannot be "
-                f"resumed by {self.world_size}: set scaling.num_workers={manifest.world_size}"
-            )
+        manifests.check_world_size(manifest, self.world_size)
         name = manifests.folder_name(manifest.step)
         if self.run_folder.local is not None:
-            return self._read(engine, self.run_folder.local / name)
+            return self._read(engine, self.run_folder.local / name, manifest)
         with tempfile.TemporaryDirectory(prefix="checkpoint_") as temporary:
             self.run_folder.download_folder(name, Path(temporary))
-            return self._read(engine, Path(temporary))
+            return self._read(engine, Path(temporary), manifest)
 
     def _write(self, engine: DeepSpeedEngine, folder: Path, counters: dict[str, Any]) -> None:
         engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        torch.save({"counters": counters, "random": _random_state()}, folder / f"rank_{self.rank:05d}.pt")
+        torch.save({"counters": counters, "random": _random_state()}, folder / _rank_file(self.rank))
         dist.barrier()
 
-    def _read(self, engine: DeepSpeedEngine, folder: Path) -> dict[str, Any]:
+    def _read(self, engine: DeepSpeedEngine, folder: Path, manifest: Manifest) -> dict[str, Any]:
         path, _ = engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
             raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
-        state = torch.load(folder / f"rank_{self.rank:05d}.pt", weights_only=False)
-        _set_random_state(state["random"])
-        return state["counters"]
+        if manifest.world_size == self.world_size:
+            state = torch.load(folder / _rank_file(self.rank), weights_only=False)
+            _set_random_state(state["random"])
+            return state["counters"]
+        # Another number of workers: dropout masks are new ones, sums are carried on by rank 0.
+        ranks = range(manifest.world_size)
+        all_counters = [torch.load(folder / _rank_file(r), weights_only=False)["counters"] for r in ranks]
+        loss_sum = sum(counters["loss_sum"] for counters in all_counters)
+        return all_counters[0] | {"loss_sum": loss_sum if self._is_rank_0 else 0.0}
 
     def _delete_old(self) -> None:
         whole = [step for step in manifests.steps_with_folder(self.run_folder) if self._has_manifest(step)]
@@ -132,6 +133,10 @@ class Checkpoints:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+
+def _rank_file(rank: int) -> str:
+    return f"rank_{rank:05d}.pt"
 
 
 def _random_state() -> dict[str, Any]:

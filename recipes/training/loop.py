@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from lrsched import Schedule
 from recipes.config import RunConfig
-from recipes.data.batches import collate, evaluation_batches
+from recipes.data.batches import MicroBatch, collate
+from recipes.data.plan import evaluation_plan
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from recipes.data.cache import TokenData
     from recipes.data.plan import BatchPlan
+    from recipes.data.token_files import TokenSplit
 
 
 class ScheduleMismatch(RuntimeError):
@@ -89,24 +92,28 @@ def _one_update(run: Training) -> UpdateResult:
     with run.clock.phase("updates"):
         indices = run.plan.micro_batches(k)[run.rank]
         target_tokens = run.plan.target_tokens(k)
-        batches = (collate(run.data.train, part).to(run.engine.device) for part in indices)
+        batches = _tensors(run, run.data.train, indices)
         try:
             update = run_update(run.engine, batches, target_tokens)
         except NonFiniteUpdate as error:
-            ids = run.data.train.ids(run.plan.examples(k)).tolist()
+            rows = ", ".join(run.data.train.where(i) for i in run.plan.examples(k))
             raise NonFiniteUpdate(
-                f"update {k + 1} is not finite ({error}); weights are unchanged; rows of its batch: {ids}"
+                f"update {k + 1} is not finite ({error}); weights are unchanged; its examples: {rows}"
             ) from None
         window = run.window
         window.loss_sum = window.loss_sum + update.loss_sum
         window.target_tokens += target_tokens
-        real_tokens = run.plan.real_tokens(k)
+        real_tokens = run.plan.lengths.real_tokens(run.plan.examples(k))
         window.window_tokens += real_tokens
         window.total_tokens += real_tokens
         run.update_tokens += real_tokens
     window.seconds += run.clock.seconds["updates"] - before
     run.step = k + 1
     return update
+
+
+def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
+    return (collate(split, examples, run.data.pad_id).to(run.engine.device) for examples in micro_batches)
 
 
 def _log(run: Training, update: UpdateResult) -> None:
@@ -133,10 +140,15 @@ def evaluate(run: Training) -> None:
     """Held-out loss now: a line of metrics, and a report to Ray from every rank."""
     before = run.clock.seconds.get("evaluation", 0.0)
     with run.clock.phase("evaluation"):
-        budget = run.config.training.micro_batch_tokens
-        parts = evaluation_batches(run.data.held_out, budget, dist.get_world_size())[run.rank]
-        batches = (collate(run.data.held_out, part).to(run.engine.device) for part in parts)
-        run.eval_loss, num_tokens = held_out_loss(run.engine, batches)
+        held_out = run.data.held_out
+        plan = evaluation_plan(
+            held_out.source_lengths,
+            held_out.target_lengths,
+            micro_batch_tokens=run.config.training.micro_batch_tokens,
+            num_ranks=dist.get_world_size(),
+            where=held_out.where,
+        )
+        run.eval_loss, num_tokens = held_out_loss(run.engine, _tensors(run, held_out, plan[run.rank]))
     seconds = run.clock.seconds["evaluation"] - before
     run.write({"step": run.step, "eval_loss": run.eval_loss, "eval_tokens": num_tokens, "eval_s": seconds})
     run.report({"step": run.step, "eval_loss": run.eval_loss})

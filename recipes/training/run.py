@@ -91,10 +91,11 @@ def _build(
         examples_per_update=config.training.examples_per_update,
         micro_batch_tokens=config.training.micro_batch_tokens,
         num_ranks=world_size,
+        where=data.train.where,
     )
     schedule = Schedule.from_dict(config.schedule.model_dump(exclude_none=True), where="schedule")
     check_forms(schedule)
-    model = build_model(config.model, data.tokenizer.vocab_size, config.run.seed)
+    model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer.weight_decay)
     engine = start_engine(model, groups, job.ds_config, schedule)
     _seed_rank(config.run.seed, rank)
@@ -136,7 +137,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
     """Collective: what report.html and docs quote."""
     peaks: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(peaks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    meta = run.data.meta
+    baseline = run.data.meta["baseline"]
     return {
         "state": "finished",
         "updates": run.step,
@@ -146,14 +147,14 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
         "precision": job.precision,
         "num_parameters": _num_parameters(run),
         "eval_loss": run.eval_loss,
-        "unigram_loss": meta["unigram_loss"],
-        "unigram_loss_train_fit": meta["unigram_loss_train_fit"],
+        "unigram_loss": baseline["held_out_entropy"],
+        "unigram_loss_train_fit": baseline["train_unigram"],
         "tokens_per_s": run.update_tokens / run.clock.seconds["updates"] if run.update_tokens else None,
-        "padding_ratio": run.plan.padding_ratio(),
+        "padding_ratio": run.plan.statistics().padding_ratio,
         "wall_s": time.time() - job.started_at,
         "phases_s": {name: round(seconds, 3) for name, seconds in run.clock.seconds.items()},
         "peak_memory_bytes": peaks,
-        "data": meta["numbers"],
+        "data": run.data.numbers(),
         "schedule_driver": job.schedule_driver,
         "schedule_sentence": run.schedule.describe(),
     }
