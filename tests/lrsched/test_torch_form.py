@@ -120,6 +120,14 @@ def test_tensor_learning_rates_are_filled_in_place(dtype: torch.dtype) -> None:
     assert last is not held
 
 
+def test_an_optimizer_that_was_scheduled_before_keeps_its_bases() -> None:
+    optimizer = sgd(1e-3, 1e-4)
+    train(optimizer, make("cosine").to_torch(optimizer), 30)
+    schedule = make("step")
+    for k, used in enumerate(train(optimizer, schedule.to_torch(optimizer), 10)):
+        assert used == pytest.approx([schedule.lr(k), schedule.lr(k) * 0.1], rel=4e-16, abs=0.0)
+
+
 def test_state_is_plain_data() -> None:
     optimizer = sgd(1e-3, 1e-4)
     scheduler = make("cosine").to_torch(optimizer)
