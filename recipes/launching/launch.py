@@ -49,9 +49,9 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with (
         _signals_raise(),
-        _chatter_to_log(job),
         ray_cluster(job.config.scaling, terminal.say),
         _signals_raise(),
+        _chatter_to_log(job),
     ):
         import ray
 

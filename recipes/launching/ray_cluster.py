@@ -25,7 +25,7 @@ def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
 def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
     """A connected Ray for the block, with enough for the workers; what was started is stopped at the end."""
     if not joins_cluster():
-        _check_enough(_this_machine(), scaling, "this machine")
+        _check_enough(_this_machine(scaling), scaling, "this machine")
         _keep_local_ray_private()
     # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -60,14 +60,12 @@ def _keep_local_ray_private() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _this_machine() -> dict[str, float]:
+def _this_machine(scaling: ScalingBlock) -> dict[str, float]:
     resources = {"CPU": float(os.cpu_count() or 1)}
-    try:
+    if scaling.use_gpu:
         import torch
 
         resources["GPU"] = float(torch.cuda.device_count())
-    except ImportError:
-        pass
     return resources
 
 
