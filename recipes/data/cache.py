@@ -198,11 +198,11 @@ def _download(place: Storage, meta: dict[str, Any]) -> Path:
     base = Path(tempfile.gettempdir()) / f"token_cache_{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     target = base / meta["fingerprint"]
-    with open(base / f"{meta['fingerprint']}.lock", "w") as lock:
+    with (base / f"{meta['fingerprint']}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _read_meta(Storage(target)) is None:
             shutil.rmtree(target, ignore_errors=True)
             partial = Path(tempfile.mkdtemp(dir=base))
             place.download_folder("", partial)
-            os.rename(partial, target)
+            partial.rename(target)
     return target

@@ -8,14 +8,12 @@ the name without that.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 from pyarrow import fs
 
 from recipes.config import DataBlock
@@ -31,7 +29,7 @@ _SETTLED_SECONDS = 2.0
 def content_fingerprint(config: DataBlock, train: Examples, held_out: Examples, tokenizer: TextTokenizer | None) -> str:
     """The cache's name; ``tokenizer`` is None where it will be trained on the training texts."""
     if tokenizer is None:
-        made_by: Any = ["unigram", config.tokenizer.vocab_size, tokenizers.__version__]
+        made_by: Any = ["unigram", config.tokenizer.vocab_size]
     else:
         made_by = {name: sha256(content).hexdigest() for name, content in sorted(tokenizer.files().items())}
     settings = [config.prefix, config.max_source_tokens, config.max_target_tokens, config.on_too_long]
@@ -55,17 +53,17 @@ def stamp(config: DataBlock) -> str | None:
             else:
                 infos = filesystem.get_file_info([path for path, _ in files])
                 marks.append([[info.path, info.size, info.mtime_ns] for info in infos])
-    if config.tokenizer.kind == "folder" and os.path.isdir(str(config.tokenizer.path)):
-        folder = Path(str(config.tokenizer.path))
+    folder = Path(str(config.tokenizer.path))
+    if config.tokenizer.kind == "folder" and folder.is_dir():
         marks.append([_local_mark(path) for path in sorted(folder.iterdir()) if path.is_file()])
     times = [value for group in marks for mark in group if isinstance(mark, list) for value in mark[2:]]
     if None in times or max(times, default=0) > now - int(_SETTLED_SECONDS * 1e9):
         return None
-    return _hash([FORMAT, tokenizers.__version__, config.model_dump(mode="json"), marks])
+    return _hash([FORMAT, config.model_dump(mode="json"), marks])
 
 
 def _local_mark(path: str | Path) -> list[Any]:
-    status = os.stat(path)
+    status = Path(path).stat()
     return [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 

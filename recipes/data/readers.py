@@ -43,8 +43,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class Place:
-    """A file, and which of its columns are wanted (both names are the config's)."""
+    """A file, the field that names it, and which of its columns are wanted."""
 
+    field_name: str
     filesystem: fs.FileSystem
     path: str
     name: str
@@ -85,7 +86,7 @@ def read_columns(place: Place) -> Columns:
         return READERS[suffix_of(place.path)](place)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"data: {place.name} cannot be read: {reason[:300]}") from None
+        raise UserError(f"{place.field_name}: {place.name} cannot be read: {reason[:300]}") from None
 
 
 def _read_parquet(place: Place) -> Columns:
@@ -111,9 +112,7 @@ def _read_separated(place: Place) -> Columns:
         convert = pa_csv.ConvertOptions(
             column_types={column: pa.large_binary() for column in place.wanted.values()}, strings_can_be_null=False
         )
-        table = pa_csv.read_csv(
-            stream, read_options=pa_csv.ReadOptions(encoding=None), parse_options=parse, convert_options=convert
-        )
+        table = pa_csv.read_csv(stream, parse_options=parse, convert_options=convert)
     place.check_columns(table.column_names)
     return _from_table(place, table)
 
@@ -221,7 +220,7 @@ def _from_array(place: Place, content: bytes) -> Columns:
     try:
         rows = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"data: {place.name} is not JSON: {error}") from None
+        raise UserError(f"{place.field_name}: {place.name} is not JSON: {error}") from None
     return _from_objects(place, ((number, row, "") for number, row in enumerate(rows, start=1)))
 
 
@@ -234,7 +233,7 @@ def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Colu
     for position, (number, value, note) in enumerate(objects):
         rows.append(number)
         if not note and not isinstance(value, dict):
-            note = f"a {type(value).__name__}, not an object"
+            note = f"{_json_kind(value)}, not an object"
         if note:
             notes[position] = note
         record = {} if note else value
@@ -265,7 +264,8 @@ def _encodable(text: str) -> bool:
 def _json_kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
-    return {"int": "a number", "float": "a number", "list": "a list", "dict": "an object"}[type(value).__name__]
+    kinds = {"int": "a number", "float": "a number", "str": "a text", "list": "a list", "dict": "an object"}
+    return kinds.get(type(value).__name__, "null")
 
 
 READERS = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -85,7 +85,9 @@ def read_examples(config: DataBlock, part: Literal["source", "eval_source"] = "s
     filesystem, files = list_files(str(uri), f"data.{part}")
     columns, names = [], []
     for path, name in files:
-        columns.append(read_columns(Place(filesystem, path, name, config.source_column, config.target_column)))
+        columns.append(
+            read_columns(Place(f"data.{part}", filesystem, path, name, config.source_column, config.target_column))
+        )
         names.append(name)
     return _usable(columns, names, f"data.{part}", str(uri), config.on_bad_row)
 
@@ -101,7 +103,7 @@ def list_files(uri: str, field_name: str) -> tuple[fs.FileSystem, list[tuple[str
         if "://" in uri:
             filesystem, root = fs.FileSystem.from_uri(uri)
         else:
-            filesystem, root = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+            filesystem, root = fs.LocalFileSystem(), Path(uri).expanduser().absolute().as_posix()
         info = filesystem.get_file_info(root)
         if info.type == fs.FileType.NotFound:
             raise UserError(f"{field_name}: {uri}: there is no such file or folder{_beside(filesystem, root)}")

@@ -13,25 +13,28 @@ an end token closes every text, padding is id 0 and also starts the decoder.
 from __future__ import annotations
 
 import json
-import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from recipes.config import TokenizerBlock
+from recipes.data.unigram import train_pieces
 from recipes.errors import UserError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 NUM_SENTINELS = 100
 NUM_BYTE_SENTINELS = 125
-# Enough text to count pieces well; more only makes the first start slower (about 3 MB/s on one core).
+# Enough text to count pieces well; more only makes the first start slower (about 2 MB/s).
 MAX_TRAINING_CHARS = 20_000_000
 
 # A line break, the spaces before the last one of a run, a word with the space in front of it.
+_SPECIAL = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
 _WORDS = Regex("\n|▁+(?=▁)|▁?[^▁\n]+|▁")
 
 
@@ -77,11 +80,9 @@ class TextTokenizer:
 
     def _encode_bytes(self, texts: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The ids by plain arithmetic, a hundred times faster; None when a text names a special token."""
-        encoded = [text.encode("utf-8") for text in texts]
-        if any(
-            mark in text for text in encoded if b"<" in text for mark in (b"<extra_id_", b"</s>", b"<pad>", b"<unk>")
-        ):
+        if any("<" in text and _SPECIAL.search(text) for text in texts):
             return None, None
+        encoded = [text.encode("utf-8") for text in texts]
         offsets = _offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
         # Any byte may stand where the end token goes; it is overwritten.
         joined = np.frombuffer(b"\0".join([*encoded, b""]), np.uint8)
@@ -155,51 +156,31 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     Raises:
         UserError: the text has more different characters than the vocabulary has room for.
     """
-    room = vocab_size - NUM_SENTINELS
     backend = Tokenizer(models.Unigram())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(prepend_scheme="first", split=False), pre_tokenizers.Split(_WORDS, "isolated")]
     )
-    trainer = trainers.UnigramTrainer(
-        vocab_size=room, special_tokens=[PAD, EOS, UNK], unk_token=UNK, show_progress=False
-    )
-    seen: set[str] = set()
-    backend.train_from_iterator(_noting_characters(texts, seen), trainer)
-    pieces = json.loads(backend.to_str())["model"]["vocab"][3:]
-    if not pieces or len(pieces) + 3 > room:
-        least = len(seen) + 3 + NUM_SENTINELS
+    words: Counter[str] = Counter()
+    for text in texts:
+        plain = backend.normalizer.normalize_str(_SPECIAL.sub("\n", text) if "<" in text else text)
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
+    try:
+        pieces = train_pieces(words, vocab_size - 3 - NUM_SENTINELS)
+    except ValueError:
+        num_chars = len(set().union(*words))
         raise UserError(
-            f"data.tokenizer.vocab_size: {vocab_size} leaves no room for the {len(seen)} different characters of the "
-            f"training text; give at least {least} (some hundreds more to have words), or kind: bytes"
-        )
+            f"data.tokenizer.vocab_size: {vocab_size} leaves no room for the {num_chars} different characters of the "
+            f"training text; give {num_chars + 3 + NUM_SENTINELS} and some hundreds more for words, or take kind: bytes"
+        ) from None
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(NUM_SENTINELS))]
     special = [(token, 0.0) for token in (PAD, EOS, UNK)]
-    vocabulary = special + _in_fixed_order(pieces) + [(token, 0.0) for token in sentinels]
+    # Six digits: mathematical libraries may differ in the last ones.
+    rounded = sorted(((piece, round(score, 6)) for piece, score in pieces), key=lambda item: (-item[1], item[0]))
+    vocabulary = special + rounded + [(token, 0.0) for token in sentinels]
     backend.model = models.Unigram(vocabulary, unk_id=2, byte_fallback=False)
     backend.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
-    return _finish(backend, sentinels, [f"<extra_id_{i}>" for i in range(NUM_SENTINELS)])
-
-
-def _noting_characters(texts: Iterable[str], seen: set[str]) -> Iterable[str]:
-    for text in texts:
-        seen.update(text)
-        yield text
-
-
-def _in_fixed_order(pieces: list[list]) -> list[tuple[str, float]]:
-    """The trainer's pieces, made independent of its hash order.
-
-    The trainer sums in hash order (scores differ in the 14th digit from process to process) and gives characters that
-    no piece covers the least score plus 0.0001, 0.0002, ... in hash order; those all get the least score here.
-    """
-    least = min(score for _, score in pieces)
-    singles = sum(len(piece) == 1 for piece, _ in pieces)
-    fixed = []
-    for piece, score in pieces:
-        uncovered = len(piece) == 1 and score <= least + 0.0001 * singles
-        fixed.append((piece, round(least if uncovered else score, 6)))
-    return sorted(fixed, key=lambda item: (-item[1], item[0]))
+    return _finish(backend, sentinels, sentinels[::-1])
 
 
 def _finish(backend: Tokenizer, sentinels_by_id: list[str], sentinels: list[str]) -> TextTokenizer:
@@ -234,7 +215,7 @@ def saved_tokenizer(config: TokenizerBlock) -> TextTokenizer:
         UserError: it cannot be read, has no end or padding token, or exists in Python code only.
     """
     path = str(config.path)
-    if config.kind == "folder" and not os.path.isdir(path):
+    if config.kind == "folder" and not Path(path).is_dir():
         raise UserError(f"data.tokenizer.path: {path}: there is no such folder")
     from transformers import AutoTokenizer  # seconds; only when needed
 
