@@ -18,6 +18,7 @@ from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.manifest import check_world_size, newest_manifest
+from recipes.training.model import group_lr_ratios
 from recipes.training.precision import resolve_precision
 
 # What may change between the start of a run and its resume: none of it changes which examples are
@@ -64,7 +65,8 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
     plan = _batch_plan(config, data)
     schedule = parse_schedule(config, plan.updates_per_epoch)
     try:
-        driver, block = deepspeed_backend(schedule)
+        group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer)]
+        driver, block = deepspeed_backend(schedule, group_lrs)
     except ScheduleError as error:
         raise UserError(f"schedule.backend is deepspeed: {error}") from None
     precision = resolve_precision(config.training.precision, config.scaling.use_gpu)

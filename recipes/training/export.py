@@ -44,11 +44,11 @@ def _whole_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
     """Every parameter by name, on rank 0's CPU; under ZeRO-3 gathered one after the other."""
     if engine.zero_optimization_stage() < 3:
         return {name: p.detach().cpu().clone() for name, p in engine.module.named_parameters()}
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
     weights = {}
     for name, parameter in engine.module.named_parameters():
-        with GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters([parameter]):
             if dist.get_rank() == 0:
                 weights[name] = parameter.detach().cpu().clone()
     return weights

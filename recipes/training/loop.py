@@ -17,6 +17,7 @@ from recipes.data.plan import evaluation_plan
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
+from recipes.training.model import group_lr_ratios
 from recipes.training.update import NonFiniteUpdate, UpdateResult, run_update
 
 if TYPE_CHECKING:
@@ -118,15 +119,13 @@ def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) 
 
 def _log(run: Training, update: UpdateResult) -> None:
     k, window = run.step - 1, run.window
-    expected = float(run.schedule.lr(k))
-    if abs(update.lr - expected) > 1e-15 * run.schedule.peak_lr:
-        raise ScheduleMismatch(f"update {k + 1} used lr {update.lr!r}, the schedule says {expected!r}")
+    lr = _checked_lr(run, k, update.lrs)
     loss_sum = torch.as_tensor(window.loss_sum, dtype=torch.float64, device=run.engine.device).clone()
     dist.all_reduce(loss_sum)
     record = {
         "step": run.step,
         "loss": float(loss_sum) / window.target_tokens,
-        "lr": update.lr,
+        "lr": lr,
         "grad_norm": update.grad_norm,
         "tokens": window.total_tokens,
         "tokens_per_s": window.window_tokens / window.seconds,
@@ -134,6 +133,16 @@ def _log(run: Training, update: UpdateResult) -> None:
     }
     run.window = Window(total_tokens=window.total_tokens)
     run.write(record)
+
+
+def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
+    """The lr of the first group, after comparing every group's with the schedule."""
+    expected, peak_lr = run.schedule.lr(k), run.schedule.peak_lr
+    ratios = group_lr_ratios(run.config.optimizer)
+    for lr, ratio in zip(lrs, ratios, strict=True):
+        if abs(lr - expected * ratio) > 1e-15 * peak_lr * ratio:
+            raise ScheduleMismatch(f"update {k + 1} used lr {lr!r}, the schedule says {expected * ratio!r}")
+    return lrs[0]
 
 
 def evaluate(run: Training) -> None:

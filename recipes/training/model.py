@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recipes.config import ModelBlock, ShapeBlock
+from recipes.config import ModelBlock, OptimizerBlock, ShapeBlock
 from recipes.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,13 +85,35 @@ def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
         raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices, which decay, and norms, biases and relative position bias, which do not."""
-    decay, keep = [], []
+def parameter_groups(model: torch.nn.Module, optimizer: OptimizerBlock, peak_lr: float) -> list[dict[str, Any]]:
+    """The optimizer's groups with their weight decay and lr.
+
+    First the matrices, which decay, at ``peak_lr``; then norms, biases and relative position bias,
+    which do not decay. With ``embedding_lr_ratio`` other than 1 that group is at ``ratio * peak_lr``,
+    and the embedding (decaying) is a third one at the same lr.
+    """
+    ratio = optimizer.embedding_lr_ratio
+    matrices, others, embedding = [], [], []
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and "relative_attention_bias" not in name
-        (decay if is_matrix else keep).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+        if parameter.ndim < 2 or "relative_attention_bias" in name:
+            others.append(parameter)
+        elif ratio != 1.0 and name == "shared.weight":
+            embedding.append(parameter)
+        else:
+            matrices.append(parameter)
+    decay = optimizer.weight_decay
+    groups = [
+        {"params": matrices, "weight_decay": decay, "lr": peak_lr},
+        {"params": others, "weight_decay": 0.0, "lr": ratio * peak_lr},
+        {"params": embedding, "weight_decay": decay, "lr": ratio * peak_lr},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def group_lr_ratios(optimizer: OptimizerBlock) -> list[float]:
+    """Each group's lr as a multiple of the schedule's, in the order of `parameter_groups`."""
+    ratio = optimizer.embedding_lr_ratio
+    return [1.0, 1.0] if ratio == 1.0 else [1.0, ratio, ratio]
 
 
 def untied(model: T5ForConditionalGeneration) -> bool:

@@ -96,7 +96,7 @@ def _build(
     schedule = Schedule.from_dict(config.schedule.model_dump(exclude_none=True), where="schedule")
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
-    groups = parameter_groups(model, config.optimizer.weight_decay)
+    groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
     engine = start_engine(model, groups, job.ds_config, schedule)
     _seed_rank(config.run.seed, rank)
 

@@ -19,10 +19,10 @@ class NonFiniteUpdate(RuntimeError):
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """loss_sum: this rank's summed loss in nats, still on the device. lr: what the optimizer used."""
+    """loss_sum: this rank's summed loss in nats, still on the device. lrs: what the optimizer used, by group."""
 
     loss_sum: torch.Tensor
-    lr: float
+    lrs: list[float]
     grad_norm: float
 
 
@@ -42,12 +42,12 @@ def run_update(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch], tar
         loss = summed_loss(engine, batch)
         engine.backward(loss * scale, scale_wrt_gas=False)
         losses.append(loss.detach())
-    lr = lr_in_use(engine)
+    lrs = lrs_in_use(engine)
     engine.step()
     grad_norm = float(engine.get_global_grad_norm())
     if not (engine.was_step_applied() and math.isfinite(grad_norm)):
         raise NonFiniteUpdate(f"gradient norm {grad_norm}")
-    return UpdateResult(sum(losses), lr, grad_norm)
+    return UpdateResult(sum(losses), lrs, grad_norm)
 
 
 def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
@@ -63,6 +63,6 @@ def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="sum")
 
 
-def lr_in_use(engine: DeepSpeedEngine) -> float:
-    """The lr the next `engine.step` will use, read before the scheduler moves."""
-    return float(engine.optimizer.param_groups[0]["lr"])
+def lrs_in_use(engine: DeepSpeedEngine) -> list[float]:
+    """The lr of every parameter group in the next `engine.step`, read before the scheduler moves."""
+    return [float(group["lr"]) for group in engine.optimizer.param_groups]

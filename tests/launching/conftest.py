@@ -1,0 +1,71 @@
+"""One Ray cluster per module, and the real command run against it."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+HEAD = Path(__file__).parent / "ray_head.py"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Environment in which commands join a cluster of 4 CPUs; nothing of it is left afterwards."""
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [sys.executable, str(HEAD), "4"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    family = []
+    try:
+        address = head.stdout.readline().strip()
+        assert address, "the cluster did not start"
+        yield environment | {"RAY_ADDRESS": address, "TEST_HEAD_PID": str(head.pid)}
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True)
+        head.stdin.close()
+        head.wait(timeout=60)
+        head.stdout.close()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert [process.cmdline() for process in alive] == []
+
+
+def train(arguments: list[str], environment: dict[str, str], timeout_s: float = 240) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "recipes.train", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def train_and_kill_a_worker(arguments, environment, after) -> subprocess.CompletedProcess:
+    """Run the command and kill -9 one of its training processes once ``after()`` is true."""
+    command = [sys.executable, "-m", "recipes.train", *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(after, 180)
+    # Only processes of this module's own cluster: others on the machine have the same titles.
+    family = psutil.Process(int(environment["TEST_HEAD_PID"])).children(recursive=True)
+    workers = [each for each in family if "RayTrainWorker" in " ".join(each.cmdline())]
+    assert len(workers) == 2
+    workers[1].kill()
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def wait_until(condition, timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
