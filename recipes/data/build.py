@@ -19,6 +19,7 @@ from recipes.data.tokenizer import MAX_TRAINING_CHARS, TextTokenizer, train_unig
 from recipes.errors import UserError
 
 Say = Callable[[str], None]
+_NAMES = {"train": "training", "held_out": "held-out"}
 
 
 def build_cache(
@@ -45,7 +46,7 @@ def build_cache(
     counts = {}
     for name, examples in (("train", train), ("held_out", held_out)):
         counts[name] = _write_split(folder / f"{name}.arrow", config, examples, tokenizer)
-    too_long = [line for name in counts for line in counts[name].refusals(config)]
+    too_long = [line for name in counts for line in counts[name].refusals(name, config)]
     if too_long:
         raise UserError("\n".join(too_long))
     for name in counts:
@@ -86,7 +87,7 @@ class _Counts:
         self.sides = {"source": _SideCounts(), "target": _SideCounts()}
         self.target_ids = np.zeros(vocab_size, np.int64)
 
-    def refusals(self, config: DataBlock) -> list[str]:
+    def refusals(self, split: str, config: DataBlock) -> list[str]:
         """A line for each side with texts that are too long, where that is refused."""
         if config.on_too_long == "truncate":
             return []
@@ -97,7 +98,8 @@ class _Counts:
                 others = side.num_too_long - len(side.first_too_long)
                 more = f" and {others:,} more" if others else ""
                 lines.append(
-                    f"data.max_{name}_tokens: {side.num_too_long:,} {name} texts have more than {limits[name]} tokens: "
+                    f"data.max_{name}_tokens: {side.num_too_long:,} {_NAMES[split]} {name} texts have more than "
+                    f"{limits[name]} tokens: "
                     f"{', '.join(side.first_too_long)}{more} (longest: {side.longest}); "
                     "raise the limit, or cut them off with data.on_too_long=truncate"
                 )
@@ -106,10 +108,12 @@ class _Counts:
     def tell(self, split: str, say: Say) -> None:
         for name, side in self.sides.items():
             if side.num_too_long:
-                say(f"data: {side.num_too_long:,} {name} texts of {split} cut off (longest: {side.longest} tokens)")
+                say(
+                    f"data: {side.num_too_long:,} {_NAMES[split]} {name} texts cut off (longest: {side.longest} tokens)"
+                )
             if side.num_inner_ends:
                 say(
-                    f"data: {side.num_inner_ends:,} {name} texts of {split} name the end token themselves, "
+                    f"data: {side.num_inner_ends:,} {_NAMES[split]} {name} texts name the end token themselves, "
                     f"first {side.first_inner_end}; what follows it is lost in generated text"
                 )
 

@@ -229,12 +229,8 @@ def test_too_long_texts_are_refused_by_row_and_number(tmp_path, storage):
     with pytest.raises(UserError) as caught:
         prepare_data(config, storage, quiet)
     lines = str(caught.value).split("\n")
-    assert any(
-        line.startswith(
-            "data.max_source_tokens: 1 source texts have more than 290 tokens: long.jsonl row 201 (301 tokens)"
-        )
-        for line in lines
-    )
+    named = "training source texts have more than 290 tokens: long.jsonl row 201 (301 tokens) (longest: 301); raise"
+    assert any(line.startswith(f"data.max_source_tokens: 1 {named} the limit") for line in lines)
     assert any(line.startswith("data.max_target_tokens: ") and "data.on_too_long=truncate" in line for line in lines)
     assert caches(storage) == []
 
@@ -255,14 +251,14 @@ def test_too_long_texts_are_cut_and_counted(source, storage):
     cut = int(np.argmax(data.train.source_lengths == 30))
     whole = bytes_tokenizer().encode_batch([data.tokenizer.decode(data.train.source(cut))])[0]
     assert len(whole) == 30
-    assert any("source texts of train cut off (longest: " in line for line in said)
+    assert any("training source texts cut off (longest: " in line for line in said)
 
 
 def test_texts_that_name_the_end_token_are_told(tmp_path, storage):
     rows = [*ROWS, *({"source": f"{i} <s>old</s> price", "target": "x"} for i in range(9))]
     said: list[str] = []
     prepare_data(data_block(write_lines(tmp_path / "b.jsonl", rows)), storage, said.append)
-    assert any("source texts of train name the end token themselves, first b.jsonl row 20" in line for line in said)
+    assert any("training source texts name the end token themselves, first b.jsonl row 20" in line for line in said)
 
 
 def test_a_vocabulary_smaller_than_asked_is_told(source, storage):
