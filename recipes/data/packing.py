@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+# Bands of like target length to try, as multiples of the square root of the number of micro-batches.
+_BAND_FACTORS = (0.5, 1.0, 1.5, 2.0)
+
 
 class Lengths:
     """Tokens of every example."""
@@ -34,8 +37,8 @@ class Lengths:
 def pack(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> list[np.ndarray]:
     """Micro-batches of at most ``budget`` padded tokens, their number a multiple of ``multiple``.
 
-    Of several orders of the examples the one that computes the fewest tokens is taken, and cut so that the costliest
-    micro-batch is as cheap as it can be: as few micro-batches as the budget allows, all of about the same cost.
+    As few as the budget allows, in that of several orders and cuts that keeps ``multiple`` ranks busy for the fewest
+    tokens, computed or waited for.
     """
     cuts = [_Cut(order, lengths, budget, multiple) for order in _orders(examples, lengths, budget)]
     fewest = min(cut.num_batches for cut in cuts)
@@ -81,32 +84,37 @@ def _orders(examples: np.ndarray, lengths: Lengths, budget: int) -> list[np.ndar
     return orders
 
 
-_BAND_FACTORS = (0.5, 1.0, 1.5, 2.0)
-
-
 class _Cut:
     """An order of examples, cut into consecutive micro-batches."""
 
     def __init__(self, order: np.ndarray, lengths: Lengths, budget: int, multiple: int):
-        self._order, self._lengths, self._budget = order, lengths, budget
+        self._order, self._lengths, self._budget, self._multiple = order, lengths, budget, multiple
         self._source, self._target = lengths.source[order].tolist(), lengths.target[order].tolist()
-        self._ends, self._cost = _cut(self._source, self._target, budget)
+        self._ends, self._costs = _cut(self._source, self._target, budget)
         self.num_batches = -(-len(self._ends) // multiple) * multiple
 
     def even_out(self) -> int:
-        """Lower the limit as far as the number of micro-batches allows; returns the padded tokens of all."""
+        """Lower the limit while the number of micro-batches allows, and keep the best cut; returns its busy tokens."""
         real = sum(self._source) + sum(self._target)
         longest = max(map(sum, zip(self._source, self._target, strict=True)), default=0)
         low, high = max(longest, real // self.num_batches), self._budget
         grain = high // 64  # finer would cost time and gain nothing
+        least = self._busy_tokens(self._costs)
         while low < high - grain:
             middle = (low + high) // 2
-            ends, cost = _cut(self._source, self._target, middle)
-            if len(ends) <= self.num_batches:
-                self._ends, self._cost, high = ends, cost, middle
-            else:
+            ends, costs = _cut(self._source, self._target, middle)
+            if len(ends) > self.num_batches:
                 low = middle + 1
-        return self._cost
+                continue
+            high = middle
+            busy = self._busy_tokens(costs)
+            if busy <= least:
+                self._ends, least = ends, busy
+        return least
+
+    def _busy_tokens(self, costs: list[int]) -> int:
+        """All ranks together, when each round of micro-batches lasts as long as its costliest."""
+        return self._multiple * sum(sorted(costs, reverse=True)[:: self._multiple])
 
     def batches(self) -> list[np.ndarray]:
         packed = np.split(self._order, self._ends[:-1])
@@ -121,10 +129,10 @@ class _Cut:
         return packed
 
 
-def _cut(source: list[int], target: list[int], limit: int) -> tuple[list[int], int]:
-    """Ends of consecutive micro-batches, each as long as ``limit`` allows, and the padded tokens of all."""
-    ends = []
-    begin = longest_source = longest_target = total = cost = 0
+def _cut(source: list[int], target: list[int], limit: int) -> tuple[list[int], list[int]]:
+    """Ends of consecutive micro-batches, each as long as ``limit`` allows, and the padded tokens of each."""
+    ends, costs = [], []
+    begin = longest_source = longest_target = cost = 0
     for i, (s, t) in enumerate(zip(source, target, strict=True)):
         if s > longest_source:
             longest_source = s
@@ -133,9 +141,10 @@ def _cut(source: list[int], target: list[int], limit: int) -> tuple[list[int], i
         grown = (i + 1 - begin) * (longest_source + longest_target)
         if grown > limit:
             ends.append(i)
-            total += cost
+            costs.append(cost)
             begin, longest_source, longest_target = i, s, t
             grown = s + t
         cost = grown
     ends.append(len(source))
-    return ends, total + cost
+    costs.append(cost)
+    return ends, costs

@@ -13,8 +13,8 @@ def test_tokens_of_a_micro_batch():
 
 
 def test_cut_fills_up_to_the_limit():
-    assert _cut([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], 4) == ([2, 4, 5], 4 + 4 + 2)
-    assert _cut([1, 3], [1, 3], 11) == ([1, 2], 2 + 6)
+    assert _cut([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], 4) == ([2, 4, 5], [4, 4, 2])
+    assert _cut([1, 3], [1, 3], 11) == ([1, 2], [2, 6])
 
 
 def test_few_micro_batches_of_equal_cost():
