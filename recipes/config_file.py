@@ -121,14 +121,14 @@ def _block_at(location: list[str]) -> type[BaseModel] | None:
     model: Any = RunConfig
     for part in location:
         field = model.model_fields.get(part) if model is not None else None
-        model = _model_in(field.annotation) if field is not None else None
+        model = model_in(field.annotation) if field is not None else None
     return model
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((m for m in map(_model_in, getattr(annotation, "__args__", ())) if m is not None), None)
+    return next((m for m in map(model_in, getattr(annotation, "__args__", ())) if m is not None), None)
 
 
 def _nearest_key(location: list[str]) -> str:
@@ -153,7 +153,7 @@ def all_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, 
     """Every dotted key of a config with its description, in order."""
     keys: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         keys[prefix + name] = field.description or ""
         if inner is not None:
             keys |= all_keys(inner, f"{prefix}{name}.")

@@ -148,3 +148,11 @@ def test_differences_name_dotted_fields():
     old = parse_config(minimal())
     new = parse_config(minimal(training={"clip_norm": 2.0}, schedule={"peak_lr": 1e-3, "total_steps": 20}))
     assert differences(old, new) == {"training.clip_norm": (1.0, 2.0), "schedule.total_steps": (10, 20)}
+
+
+def test_the_reference_in_docs_is_up_to_date():
+    from recipes.config_reference import markdown
+
+    page = Path(__file__).parents[1] / "docs" / "config.md"
+    assert page.read_text(encoding="utf-8") == markdown()
+    assert all(f"`{key}`" in markdown() for key in all_keys() if "." in key)
