@@ -55,9 +55,7 @@ class ShapeBlock(Block):
     d_kv: Count = Field(64, description="Width of one attention head.")
     d_ff: Count = Field(1024, description="Width inside the feed-forward layers.")
     num_layers: Count = Field(8, description="Encoder layers.")
-    num_decoder_layers: Count | None = Field(
-        None, description="Decoder layers; none: as many as the encoder has."
-    )
+    num_decoder_layers: Count | None = Field(None, description="Decoder layers; none: as many as the encoder has.")
     num_heads: Count = Field(6, description="Attention heads.")
     feed_forward_proj: Literal["gated-gelu", "relu"] = Field(
         "gated-gelu", description="gated-gelu (T5 v1.1) or relu (original T5)."
@@ -67,9 +65,7 @@ class ShapeBlock(Block):
         description="One matrix for input embedding and output classifier; T5 v1.1 does not tie.",
     )
     dropout_rate: Share = Field(0.0, description="Dropout probability while training.")
-    relative_attention_num_buckets: Count = Field(
-        32, description="Buckets of the relative position bias."
-    )
+    relative_attention_num_buckets: Count = Field(32, description="Buckets of the relative position bias.")
     relative_attention_max_distance: Count = Field(
         128, description="Distance from which all positions share the last bucket."
     )
@@ -98,9 +94,7 @@ class ModelBlock(Block):
     def _one_origin(self) -> ModelBlock:
         given = [name for name in ("shape", "folder", "hub") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of shape, folder, hub; given: {', '.join(given) or 'none'}"
-            )
+            raise ValueError(f"give exactly one of shape, folder, hub; given: {', '.join(given) or 'none'}")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision is for a model from the hub")
         if self.dropout_rate is not None and self.shape is not None:
@@ -151,9 +145,7 @@ class DataBlock(Block):
     on_bad_row: Literal["refuse", "skip"] = Field(
         "refuse", description="Null, empty or non-text rows: stop and name them, or leave them out and say how many."
     )
-    tokenizer: TokenizerBlock = Field(
-        default_factory=TokenizerBlock, description="Where token ids come from."
-    )
+    tokenizer: TokenizerBlock = Field(default_factory=TokenizerBlock, description="Where token ids come from.")
 
 
 class ScheduleBlock(Block):
@@ -202,15 +194,11 @@ class TrainingBlock(Block):
     )
     eval_every_steps: Count = Field(500, description="Updates between two evaluations; one always follows the last.")
     log_every_steps: Count = Field(10, description="Updates between two lines of metrics.jsonl.")
-    clip_norm: Annotated[Number, Field(ge=0)] = Field(
-        1.0, description="Largest global gradient norm; 0 does not clip."
-    )
+    clip_norm: Annotated[Number, Field(ge=0)] = Field(1.0, description="Largest global gradient norm; 0 does not clip.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware computes it natively, else fp32."
     )
-    num_samples: CountOrZero = Field(
-        8, description="Held-out examples whose greedy predictions the report shows."
-    )
+    num_samples: CountOrZero = Field(8, description="Held-out examples whose greedy predictions the report shows.")
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -259,9 +247,7 @@ class ScalingBlock(Block):
     min_workers: Count | None = Field(
         None, description="Elastic training: go on with this many workers when nodes leave (with max_workers)."
     )
-    max_workers: Count | None = Field(
-        None, description="Elastic training: grow to this many workers when nodes come."
-    )
+    max_workers: Count | None = Field(None, description="Elastic training: grow to this many workers when nodes come.")
 
     @model_validator(mode="after")
     def _elastic_pair(self) -> ScalingBlock:

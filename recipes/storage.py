@@ -59,9 +59,7 @@ class Storage:
         base = self.path(name)
         selector = fs.FileSelector(base, allow_not_found=True, recursive=True)
         return {
-            info.path[len(base) :].lstrip("/"): info.size
-            for info in self._fs.get_file_info(selector)
-            if info.is_file
+            info.path[len(base) :].lstrip("/"): info.size for info in self._fs.get_file_info(selector) if info.is_file
         }
 
     def read_bytes(self, name: str) -> bytes:
@@ -109,11 +107,15 @@ class Storage:
 
     def upload_folder(self, source: Path, name: str = "") -> None:
         """Copy a local folder's files below ``name``."""
-        fs.copy_files(str(source), self.path(name), source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._fs)
+        fs.copy_files(
+            str(source), self.path(name), source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._fs
+        )
 
     def download_folder(self, name: str, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(self.path(name), str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem())
+        fs.copy_files(
+            self.path(name), str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem()
+        )
 
     def publish_folder(self, source: Path, name: str) -> None:
         """Move a finished local folder to ``name`` so that it is seen whole or not at all.

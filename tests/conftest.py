@@ -10,7 +10,28 @@ import pytest
 # Before anything imports torch or DeepSpeed: a laptop with a GPU must test the same things.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-WORDS = "red green blue black white small large round old new cat dog bird fish horse tree stone river sea sky".split()
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "black",
+    "white",
+    "small",
+    "large",
+    "round",
+    "old",
+    "new",
+    "cat",
+    "dog",
+    "bird",
+    "fish",
+    "horse",
+    "tree",
+    "stone",
+    "river",
+    "sea",
+    "sky",
+]
 
 
 def write_pairs(path: Path, num_rows: int = 300) -> Path:

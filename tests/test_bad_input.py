@@ -37,7 +37,10 @@ def storage(tmp_path):
         (["schedule.decay={shape: step, step_size: 2, gamma: 0.5}", "schedule.backend=deepspeed"], "schedule.backend"),
         (["training.micro_batch_tokens=20"], "training.micro_batch_tokens: 20 is less than"),
         (["data.max_source_tokens=10"], "data.max_source_tokens"),
-        (["deepspeed.extra={gradient_clipping: 5}"], "deepspeed.extra.gradient_clipping is 5 but the recipe sets it to 1.0"),
+        (
+            ["deepspeed.extra={gradient_clipping: 5}"],
+            "deepspeed.extra.gradient_clipping is 5 but the recipe sets it to 1.0",
+        ),
         (["deepspeed.extra={zero_optimization: {stage: 3}}"], "change deepspeed.zero_stage instead"),
         (["run.resume=must"], "holds no run"),
         (["model={folder: nowhere}", "data.tokenizer={kind: bytes}"], "nowhere: no config.json there"),

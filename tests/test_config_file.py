@@ -71,7 +71,10 @@ def test_overrides_are_read_as_yaml(tmp_path):
         ("deepspeed={zero_stage: 0, offload: optimizer}", "deepspeed: offload: optimizer needs zero_stage 1 or more"),
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("optimizer.betas=[0.9, 1.0]", "optimizer: betas [0.9, 1.0] must each be at least 0 and below 1"),
-        ("model={folder: m}", "a model from a folder or the hub needs its own token ids: set data.tokenizer to {kind: fol"),
+        (
+            "model={folder: m}",
+            "a model from a folder or the hub needs its own token ids: set data.tokenizer to {kind: fol",
+        ),
         ("scaling={min_workers: 1, max_workers: 2}", "scaling.min_workers and max_workers need deepspeed.zero_stage 0"),
         ("training.examples_per_update=1", "training.examples_per_update is 1, fewer than the 2 workers"),
         ("training.clip_norm=.nan", "training.clip_norm is nan: input should be a finite number"),

@@ -49,9 +49,7 @@ class Terminal:
             self._first = (step, now)
         done, spent = step - self._first[0], now - self._first[1]
         left = duration(spent / done * (self.total_steps - step)) if done else "?"
-        text = (
-            f"loss {record['loss']:.4f}, lr {record['lr']:.3g}, {record['tokens_per_s']:,.0f} tokens/s, {left} left"
-        )
+        text = f"loss {record['loss']:.4f}, lr {record['lr']:.3g}, {record['tokens_per_s']:,.0f} tokens/s, {left} left"
         if not self._live:
             if now - self._last_plain >= self.plain_every_s or step == self.total_steps:
                 self._last_plain = now

@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lrsched import Schedule
-
 from recipes.training.update import NonFiniteUpdate
 
 if TYPE_CHECKING:
@@ -55,12 +54,13 @@ def _hold_back_decay(groups: list[dict[str, Any]], ds_config: dict[str, Any]) ->
 
 
 def _give_back_decay(engine: DeepSpeedEngine, held: list[float]) -> None:
+    if not held:
+        return
     inner = engine.basic_optimizer
-    for group, weight_decay in zip(inner.param_groups, held):
+    for group, weight_decay in zip(inner.param_groups, held, strict=True):
         group["weight_decay"] = weight_decay
-    if held:
-        for state in inner.state.values():
-            state["step"].zero_()
+    for state in inner.state.values():
+        state["step"].zero_()
 
 
 def _record_plain_grad_norm(engine: DeepSpeedEngine) -> None:

@@ -129,7 +129,7 @@ def _samples(run: Training, job: Job) -> list[dict[str, str]]:
     predictions = greedy_predictions(model, tokenizer, sources, run.config.data.max_target_tokens)
     return [
         {"source": tokenizer.decode(source), "reference": tokenizer.decode(data.target(i).tolist()), "prediction": text}
-        for source, i, text in zip(sources, chosen, predictions)
+        for source, i, text in zip(sources, chosen, predictions, strict=True)
     ]
 
 

@@ -95,9 +95,7 @@ def test_the_export_has_the_engines_loss(stages, stage):
     data = open_data(next(p for p in (folder.parent / "token_cache").iterdir() if (p / "meta.json").exists()))
     model = load_export(Storage(folder))
     held_out = data.held_out
-    plan = evaluation_plan(
-        held_out.source_lengths, held_out.target_lengths, micro_batch_tokens=400, num_ranks=1
-    )
+    plan = evaluation_plan(held_out.source_lengths, held_out.target_lengths, micro_batch_tokens=400, num_ranks=1)
     with torch.no_grad():
         total = sum(float(summed_loss(model, collate(held_out, part, data.pad_id))) for part in plan[0])
     engine_loss = [line["eval_loss"] for line in lines(folder) if "eval_loss" in line][-1]
@@ -121,7 +119,9 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32))
     assert result.returncode == 1
     assert "died without an error of its own: killed, or out of memory" in result.stderr.splitlines()[-1]
-    steps = sorted(int(path.name[5:]) for path in (killed / "checkpoints").iterdir() if (path / "manifest.json").exists())
+    steps = sorted(
+        int(path.name[5:]) for path in (killed / "checkpoints").iterdir() if (path / "manifest.json").exists()
+    )
     assert len(steps) == 2  # checkpoint.keep
 
     shard = killed / "checkpoints" / f"step_{steps[1]:08d}" / "deepspeed" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
@@ -130,7 +130,10 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     shard.write_bytes(content)
     resumed = train(arguments, cluster)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"checkpoint at update {steps[1]} is damaged ({shard.parent.name}/{shard.name} has another checksum)" in resumed.stderr
+    assert (
+        f"checkpoint at update {steps[1]} is damaged ({shard.parent.name}/{shard.name} has another checksum)"
+        in resumed.stderr
+    )
     assert f"resumed at update {steps[0]} of 80" in resumed.stderr
 
     assert [_without_times(line) for line in lines(killed)] == [_without_times(line) for line in lines(unbroken)]

@@ -77,7 +77,8 @@ def plain_torch_losses(config, schedule):
 
 
 @pytest.mark.parametrize(
-    ("clip_norm", "backend", "embedding_lr_ratio"), [(0.5, "deepspeed", 1.0), (0.0, "deepspeed", 4.0), (0.5, "torch", 4.0)]
+    ("clip_norm", "backend", "embedding_lr_ratio"),
+    [(0.5, "deepspeed", 1.0), (0.0, "deepspeed", 4.0), (0.5, "torch", 4.0)],
 )
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_training_equals_a_plain_torch_loop(process_group, stage, clip_norm, backend, embedding_lr_ratio):

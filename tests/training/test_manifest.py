@@ -71,5 +71,7 @@ def test_the_newest_whole_one_counts(run_folder):
 def test_shards_belong_to_a_number_of_workers(run_folder):
     manifests.check_world_size(make(run_folder, 10), 2)
     manifests.check_world_size(make(run_folder, 20, zero_stage=0), 4)
-    with pytest.raises(UserError, match="num_workers is 1, .* was written by 2 workers at ZeRO stage 2: set scaling.n"):
+    with pytest.raises(
+        UserError, match=r"num_workers is 1, .* was written by 2 workers at ZeRO stage 2: set scaling.n"
+    ):
         manifests.check_world_size(make(run_folder, 30), 1)
