@@ -99,7 +99,7 @@ def _trainer(job: Job, channel: Any) -> Any:
         run_config=RunConfig(
             # Ray's own files stay apart: checkpoints are ours, found by their manifests.
             name=f"attempt_{int(job.started_at)}",
-            storage_path=job.run_folder.path("ray"),
+            storage_path=str((job.run_folder / "ray").local or job.run_folder / "ray"),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

@@ -176,8 +176,13 @@ def _check_same_config(prepared: Prepared) -> None:
 
 
 def write_description(prepared: Prepared, environment: str) -> None:
-    """config.yaml, ds_config.json, environment.json of the run's folder."""
+    """config.yaml, ds_config.json, environment.json of the run's folder.
+
+    The summary of an earlier end goes: until this attempt ends, the run is not finished.
+    """
     folder = prepared.run_folder
+    if folder.exists("summary.json"):
+        folder.delete_file("summary.json")
     folder.write_text("config.yaml", to_yaml(prepared.config))
     folder.write_text("ds_config.json", json.dumps(prepared.ds_config, indent=2) + "\n")
     folder.write_text("environment.json", environment)
