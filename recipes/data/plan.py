@@ -12,7 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from recipes.config import RunConfig
 from recipes.data.packing import Lengths, balance, pack
+from recipes.data.token_files import TokenSplit
 from recipes.errors import UserError
 
 MicroBatches = list[list[np.ndarray]]
@@ -123,6 +125,19 @@ class BatchPlan:
 
     def statistics(self, updates: Sequence[int] = range(20)) -> PlanStatistics:
         return plan_statistics([self.micro_batches(k) for k in updates], self.lengths)
+
+
+def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPlan:
+    """The plan of a run: the same on the launcher, which describes it, and on every rank."""
+    return BatchPlan(
+        train.source_lengths,
+        train.target_lengths,
+        seed=config.run.seed,
+        examples_per_update=config.training.examples_per_update,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        num_ranks=num_ranks,
+        where=train.where,
+    )
 
 
 def evaluation_plan(

@@ -13,7 +13,7 @@ from lrsched import Schedule, ScheduleError, deepspeed_backend
 from recipes.config import RunConfig
 from recipes.config_file import differences, parse_config, to_yaml
 from recipes.data.cache import TokenData, open_data, prepare_data
-from recipes.data.plan import BatchPlan
+from recipes.data.plan import BatchPlan, batch_plan
 from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
@@ -62,7 +62,7 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
         parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
     data = open_data(prepared_data)
-    plan = _batch_plan(config, data)
+    plan = batch_plan(config, data.train, config.scaling.num_workers)
     schedule = parse_schedule(config, plan.updates_per_epoch)
     try:
         group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer)]
@@ -81,18 +81,6 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
         ds_config=deepspeed_config(resolved, precision, block),
     )
     return prepared, data, plan
-
-
-def _batch_plan(config: RunConfig, data: TokenData) -> BatchPlan:
-    return BatchPlan(
-        data.train.source_lengths,
-        data.train.target_lengths,
-        seed=config.run.seed,
-        examples_per_update=config.training.examples_per_update,
-        micro_batch_tokens=config.training.micro_batch_tokens,
-        num_ranks=config.scaling.num_workers,
-        where=data.train.where,
-    )
 
 
 def _counts_epochs(config: RunConfig) -> bool:

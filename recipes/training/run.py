@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lrsched import Schedule
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
-from recipes.data.plan import BatchPlan
+from recipes.data.plan import batch_plan
 from recipes.reporting.metrics import MetricsWriter
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
@@ -84,15 +84,7 @@ def _build(
     if not config.scaling.use_gpu:
         torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
     data = open_data(job.data_folder)
-    plan = BatchPlan(
-        data.train.source_lengths,
-        data.train.target_lengths,
-        seed=config.run.seed,
-        examples_per_update=config.training.examples_per_update,
-        micro_batch_tokens=config.training.micro_batch_tokens,
-        num_ranks=world_size,
-        where=data.train.where,
-    )
+    plan = batch_plan(config, data.train, world_size)
     schedule = Schedule.from_dict(config.schedule.model_dump(exclude_none=True), where="schedule")
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
