@@ -34,7 +34,7 @@ NUM_BYTE_SENTINELS = 125
 MAX_TRAINING_CHARS = 20_000_000
 
 # A line break, the spaces before the last one of a run, a word with the space in front of it.
-_SPECIAL = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
+SPECIAL_TOKEN = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
 _WORDS = Regex("\n|▁+(?=▁)|▁?[^▁\n]+|▁")
 
 
@@ -80,7 +80,7 @@ class TextTokenizer:
 
     def _encode_bytes(self, texts: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The ids by plain arithmetic, a hundred times faster; None when a text names a special token."""
-        if any("<" in text and _SPECIAL.search(text) for text in texts):
+        if any("<" in text and SPECIAL_TOKEN.search(text) for text in texts):
             return None, None
         encoded = [text.encode("utf-8") for text in texts]
         offsets = _offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
@@ -163,7 +163,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     )
     words: Counter[str] = Counter()
     for text in texts:
-        plain = backend.normalizer.normalize_str(_SPECIAL.sub("\n", text) if "<" in text else text)
+        plain = backend.normalizer.normalize_str(SPECIAL_TOKEN.sub("\n", text) if "<" in text else text)
         words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
     try:
         pieces = train_pieces(words, vocab_size - 3 - NUM_SENTINELS)
