@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports torch or DeepSpeed: a laptop with a GPU must test the same things.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+# The same examples in every run, and no time limit for one: a slow machine fails no test by itself.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 WORDS = [
     "red",
