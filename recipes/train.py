@@ -6,8 +6,12 @@ import argparse
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from recipes.errors import UserError
+
+if TYPE_CHECKING:
+    from recipes.training.job import Job
 
 _STARTED_AT = time.time()
 
@@ -44,38 +48,28 @@ def _run(options: argparse.Namespace) -> int:
         from recipes.launching.dry_run import describe_run
 
         with tempfile.TemporaryDirectory(prefix="dry_run_") as temporary:
-            prepared, data, plan = prepare(config, _say, Storage(temporary))
-            print(describe_run(prepared, data, plan, check_resume(prepared)))
+            job, data, plan = prepare(config, _say, started_at=_STARTED_AT, data_storage=Storage(temporary))
+            print(describe_run(job, data, plan, check_resume(job)))
         return 0
-    prepared, _, _ = prepare(config, _say)
-    start = check_resume(prepared)
+    job, _, _ = prepare(config, _say, started_at=_STARTED_AT)
+    start = check_resume(job)
     if start.finished:
-        _say(f"{prepared.run_folder} is finished ({start.step} updates): see {prepared.run_folder}/report.html")
+        _say(f"{job.run_folder} is finished ({start.step} updates): see {job.run_folder}/report.html")
         return 0
-    return _train(prepared)
+    return _train(job)
 
 
-def _train(prepared) -> int:
+def _train(job: Job) -> int:
     from recipes.launching.environment import environment_json
     from recipes.launching.launch import Interrupted, RunFailed, launch
     from recipes.launching.preflight import write_description
     from recipes.launching.terminal import Terminal
     from recipes.reporting.page import write_report
-    from recipes.training.job import Job
 
-    folder = prepared.run_folder
-    job = Job(
-        config=prepared.config,
-        run_folder=folder,
-        data_folder=prepared.data_folder,
-        ds_config=prepared.ds_config,
-        precision=prepared.precision,
-        schedule_driver=prepared.schedule_driver,
-        started_at=_STARTED_AT,
-    )
-    terminal = Terminal(prepared.schedule.total_steps)
+    folder = job.run_folder
+    terminal = Terminal(job.schedule.total_steps)
     try:
-        launch(job, terminal, before_training=lambda: write_description(prepared, environment_json()))
+        launch(job, terminal, before_training=lambda: write_description(job, environment_json()))
         code, last_words = 0, f"model: {folder}/export"
     except RunFailed as failure:
         code, last_words = (2 if failure.user else 1), str(failure)

@@ -85,23 +85,39 @@ def test_storage_that_cannot_be_written(capsys, pairs, tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_touched(capsys, pairs, storage):
     arguments = small_run(pairs, storage)
-    prepared = _write_run_description(arguments)
+    job = _write_run_description(arguments)
     before = (storage / "small" / "config.yaml").read_text()
     assert "holds a run already: give another run.name, or run.resume=auto" in refused(capsys, *arguments)
     line = refused(capsys, *arguments, "run.resume=auto", "optimizer.weight_decay=0.5", "run.seed=4")
     assert "run.seed (there 3, now 4), optimizer.weight_decay (there 0.01, now 0.5)" in line
     assert "has no whole checkpoint" in refused(capsys, *arguments, "run.resume=must")
     assert (storage / "small" / "config.yaml").read_text() == before
-    assert prepared.run_folder.names() == ["config.yaml", "ds_config.json", "environment.json"]
+    assert job.run_folder.names() == ["config.yaml", "ds_config.json", "environment.json"]
+
+
+def test_checkpoints_of_an_unknown_run_are_not_resumed(capsys, pairs, storage):
+    (storage / "small" / "checkpoints" / "step_00000004").mkdir(parents=True)
+    for mode in ("never", "auto", "must"):
+        line = refused(capsys, *small_run(pairs, storage, f"run.resume={mode}"))
+        assert line.endswith("small holds checkpoints but no config.yaml that says of what: give another run.name")
+
+
+def test_a_held_out_example_above_the_budget_is_refused_before_training(capsys, pairs, tmp_path, storage):
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"source": "s" * 60, "target": "t" * 60}) + "\n")
+    arguments = small_run(pairs, storage, f"data.eval_source={held_out}", "training.micro_batch_tokens=100")
+    assert "100 is less than held-out held_out.jsonl row 1 alone needs: 61 source + 61 target" in refused(
+        capsys, *arguments
+    )
 
 
 def _write_run_description(arguments):
     from recipes.config_file import load_config
     from recipes.launching.preflight import prepare, write_description
 
-    prepared, _, _ = prepare(load_config(arguments[0], arguments[1:]), lambda text: None)
-    write_description(prepared, "{}")
-    return prepared
+    job, _, _ = prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)
+    write_description(job, "{}")
+    return job
 
 
 def test_a_dry_run_prints_everything_and_leaves_nothing(pairs, storage):

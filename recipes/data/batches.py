@@ -28,12 +28,8 @@ class MicroBatch:
     labels: torch.Tensor
 
     def to(self, device: torch.device | str) -> MicroBatch:
-        """Copied to ``device``; from pinned memory without waiting for it."""
-        return MicroBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
-
-    def pin(self) -> MicroBatch:
-        """In page-locked memory, from which a GPU can copy while it computes."""
-        return MicroBatch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        """Copied to ``device``."""
+        return MicroBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 def collate(split: TokenSplit, examples: np.ndarray, pad_id: int) -> MicroBatch:

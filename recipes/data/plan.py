@@ -140,6 +140,17 @@ def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPla
     )
 
 
+def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> MicroBatches:
+    """The micro-batches of a run's evaluations, the same in each."""
+    return evaluation_plan(
+        held_out.source_lengths,
+        held_out.target_lengths,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        num_ranks=num_ranks,
+        where=lambda i: f"held-out {held_out.where(i)}",
+    )
+
+
 def evaluation_plan(
     source_lengths: np.ndarray,
     target_lengths: np.ndarray,

@@ -10,30 +10,31 @@ from lrsched.plot import text_plot
 from recipes.config_file import to_yaml
 from recipes.data.cache import TokenData
 from recipes.data.plan import BatchPlan
-from recipes.launching.preflight import Prepared, Start
+from recipes.launching.preflight import Start
 from recipes.launching.ray_cluster import needed_resources
+from recipes.training.job import Job
 
 
-def describe_run(prepared: Prepared, data: TokenData, plan: BatchPlan, start: Start) -> str:
+def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> str:
     """The text of ``--dry-run``."""
     parts = [
-        ("resolved config", to_yaml(prepared.config)),
-        ("DeepSpeed config", json.dumps(prepared.ds_config, indent=2)),
-        ("schedule", _schedule(prepared)),
+        ("resolved config", to_yaml(job.config)),
+        ("DeepSpeed config", json.dumps(job.ds_config, indent=2)),
+        ("schedule", _schedule(job)),
         ("data and batch plan", _batches(data, plan)),
-        ("would run", _resources(prepared, start)),
+        ("would run", _resources(job, start)),
     ]
     return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
 
 
-def _schedule(prepared: Prepared) -> str:
-    schedule = prepared.schedule
+def _schedule(job: Job) -> str:
+    schedule = job.schedule
     rates = schedule.lr(np.arange(schedule.total_steps))
     peak = int(np.argmax(rates))
     return "\n".join(
         [
             schedule.describe(),
-            f"stepped by {prepared.schedule_driver}; the other form is checked against it before the first update",
+            f"stepped by {job.schedule_driver}; the other form is checked against it before the first update",
             text_plot(schedule, width=72, height=14),
             f"first {rates[0]:.6g} (update 0), highest {rates[peak]:.6g} (update {peak}), "
             f"last {rates[-1]:.6g} (update {len(rates) - 1})",
@@ -61,17 +62,17 @@ def _tokens_per_update(plan: BatchPlan) -> float:
     return float(everything) / plan.updates_per_epoch
 
 
-def _resources(prepared: Prepared, start: Start) -> str:
-    scaling, folder = prepared.config.scaling, prepared.run_folder
+def _resources(job: Job, start: Start) -> str:
+    scaling, folder = job.config.scaling, job.run_folder
     each = ", ".join(f"{amount:g} {kind}" for kind, amount in needed_resources(scaling).items())
     workers = f"{scaling.num_workers} workers" if scaling.num_workers > 1 else "1 worker"
     if start.finished:
         begins = "nothing to do: the run is finished"
     else:
-        begins = f"updates {start.step} to {prepared.schedule.total_steps}"
+        begins = f"updates {start.step} to {job.schedule.total_steps}"
     return "\n".join(
         [
-            f"{workers}, each with {each}; ZeRO stage {prepared.config.deepspeed.zero_stage}, {prepared.precision}",
+            f"{workers}, each with {each}; ZeRO stage {job.config.deepspeed.zero_stage}, {job.precision}",
             f"{begins}, in {folder}",
         ]
     )

@@ -64,11 +64,11 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         errors: list[dict[str, Any]] = []
         while thread.is_alive():
             thread.join(_POLL_S)
-            _relay(ray.get(channel.take.remote()), terminal, errors)
-        _relay(ray.get(channel.take.remote()), terminal, errors)
+            _relay(_messages(channel), terminal, errors)
+        _relay(_messages(channel), terminal, errors)
         terminal.close()
         if outcome.error is not None:
-            raise _explain(outcome.error, errors, job)
+            raise _explain(outcome.error, errors)
 
 
 class _Outcome:
@@ -106,6 +106,15 @@ def _trainer(job: Job, channel: Any) -> Any:
     )
 
 
+def _messages(channel: Any) -> list[dict[str, Any]]:
+    import ray
+
+    try:
+        return ray.get(channel.take.remote())
+    except ray.exceptions.RayError as error:
+        raise RunFailed(f"the connection to Ray was lost: {type(error).__name__}") from None
+
+
 def _relay(messages: list[dict[str, Any]], terminal: Terminal, errors: list[dict[str, Any]]) -> None:
     for message in messages:
         if "metrics" in message:
@@ -116,7 +125,7 @@ def _relay(messages: list[dict[str, Any]], terminal: Terminal, errors: list[dict
             errors.append(message["error"])
 
 
-def _explain(error: BaseException, errors: list[dict[str, Any]], job: Job) -> RunFailed:
+def _explain(error: BaseException, errors: list[dict[str, Any]]) -> RunFailed:
     """The one error that matters: the first a worker told of, unless a worker died without a word."""
     silent = [
         rank

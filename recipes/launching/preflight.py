@@ -7,17 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lrsched import Schedule, ScheduleError, deepspeed_backend
 from recipes.config import RunConfig
 from recipes.config_file import differences, parse_config, to_yaml
 from recipes.data.cache import TokenData, open_data, prepare_data
-from recipes.data.plan import BatchPlan, batch_plan
+from recipes.data.plan import BatchPlan, batch_plan, held_out_plan
 from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
-from recipes.training.manifest import check_world_size, newest_manifest
+from recipes.training.job import Job
+from recipes.training.manifest import check_world_size, newest_manifest, steps_with_folder
 from recipes.training.model import group_lr_ratios
 from recipes.training.precision import resolve_precision
 
@@ -37,21 +37,12 @@ _FREE_ON_RESUME = (
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A run with nothing left to decide. schedule_driver: who steps the lr, "deepspeed" or "torch"."""
-
-    config: RunConfig
-    run_folder: Storage
-    data_folder: Storage
-    schedule: Schedule
-    schedule_driver: str
-    precision: str
-    ds_config: dict[str, Any]
-
-
-def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) -> tuple[Prepared, TokenData, BatchPlan]:
+def prepare(
+    config: RunConfig, say: Say, *, started_at: float, data_storage: Storage | None = None
+) -> tuple[Job, TokenData, BatchPlan]:
     """Tokenise (or find the cache), plan batches, resolve the schedule, build the DeepSpeed config.
+
+    data_storage: where the token cache goes, run.storage_path if not given.
 
     Raises:
         UserError: for whatever would make the run fail later.
@@ -59,11 +50,13 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
     storage = Storage(config.run.storage_path)
     _check_model_folder(config)
     if not _counts_epochs(config):
-        parse_schedule(config, None)
+        _parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
     data = open_data(prepared_data)
     plan = batch_plan(config, data.train, config.scaling.num_workers)
-    schedule = parse_schedule(config, plan.updates_per_epoch)
+    # Made here only so that a held-out example above the budget is refused now, not at the first evaluation.
+    held_out_plan(config, data.held_out, config.scaling.num_workers)
+    schedule = _parse_schedule(config, plan.updates_per_epoch)
     try:
         group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer)]
         driver, block = deepspeed_backend(schedule, group_lrs)
@@ -71,23 +64,23 @@ def prepare(config: RunConfig, say: Say, data_storage: Storage | None = None) ->
         raise UserError(f"schedule.backend is deepspeed: {error}") from None
     precision = resolve_precision(config.training.precision, config.scaling.use_gpu)
     resolved = parse_config(config.model_dump(mode="json") | {"schedule": schedule.to_dict()})
-    prepared = Prepared(
+    job = Job(
         config=resolved,
         run_folder=storage / config.run.name,
         data_folder=Storage(prepared_data.uri),
-        schedule=schedule,
-        schedule_driver=driver,
-        precision=precision,
         ds_config=deepspeed_config(resolved, precision, block),
+        precision=precision,
+        schedule_driver=driver,
+        started_at=started_at,
     )
-    return prepared, data, plan
+    return job, data, plan
 
 
 def _counts_epochs(config: RunConfig) -> bool:
     return "epoch" in str(config.schedule.model_dump())
 
 
-def parse_schedule(config: RunConfig, updates_per_epoch: float | None) -> Schedule:
+def _parse_schedule(config: RunConfig, updates_per_epoch: float | None) -> Schedule:
     block = config.schedule.model_dump(exclude_none=True)
     try:
         return Schedule.from_dict(block, steps_per_epoch=updates_per_epoch, where="schedule")
@@ -119,14 +112,16 @@ class Start:
     finished: bool = False
 
 
-def check_resume(prepared: Prepared) -> Start:
+def check_resume(job: Job) -> Start:
     """What ``run.resume`` means for the run's folder as it is.
 
     Raises:
         UserError: the folder holds a run and resume is never; another config; nothing to resume.
     """
-    mode, folder = prepared.config.run.resume, prepared.run_folder
+    mode, folder = job.config.run.resume, job.run_folder
     if not folder.exists("config.yaml"):
+        if steps_with_folder(folder):
+            raise UserError(f"{folder} holds checkpoints but no config.yaml that says of what: give another run.name")
         if mode == "must":
             raise UserError(f"run.resume is must, but {folder} holds no run; use run.resume=auto to start one")
         return Start(0)
@@ -134,43 +129,41 @@ def check_resume(prepared: Prepared) -> Start:
         raise UserError(
             f"{folder} holds a run already: give another run.name, or run.resume=auto to go on with that one"
         )
-    _check_same_config(prepared)
+    _check_same_config(job)
     manifest = newest_manifest(folder)
     if manifest is None:
         if mode == "must":
             raise UserError(f"run.resume is must, but {folder} has no whole checkpoint; use run.resume=auto")
         return Start(0)
-    check_world_size(manifest, prepared.config.scaling.num_workers)
-    finished = manifest.step >= prepared.schedule.total_steps and folder.exists("summary.json")
+    check_world_size(manifest, job.config.scaling.num_workers)
+    finished = manifest.step >= job.schedule.total_steps and folder.exists("summary.json")
     return Start(manifest.step, finished)
 
 
-def _check_same_config(prepared: Prepared) -> None:
+def _check_same_config(job: Job) -> None:
     import yaml
 
-    folder = prepared.run_folder
+    folder = job.run_folder
     try:
         old = parse_config(yaml.safe_load(folder.read_text("config.yaml")), where=f"{folder}/config.yaml")
     except yaml.YAMLError:
         raise UserError(f"{folder}/config.yaml is not valid YAML: give another run.name") from None
     changed = {
-        field: values
-        for field, values in differences(old, prepared.config).items()
-        if not field.startswith(_FREE_ON_RESUME)
+        field: values for field, values in differences(old, job.config).items() if not field.startswith(_FREE_ON_RESUME)
     }
     if changed:
         named = ", ".join(f"{field} (there {was!r}, now {now!r})" for field, (was, now) in changed.items())
         raise UserError(f"{folder} holds a run with another config: {named}; give another run.name, or that config")
 
 
-def write_description(prepared: Prepared, environment: str) -> None:
+def write_description(job: Job, environment: str) -> None:
     """config.yaml, ds_config.json, environment.json of the run's folder.
 
     The summary of an earlier end goes: until this attempt ends, the run is not finished.
     """
-    folder = prepared.run_folder
+    folder = job.run_folder
     if folder.exists("summary.json"):
         folder.delete_file("summary.json")
-    folder.write_text("config.yaml", to_yaml(prepared.config))
-    folder.write_text("ds_config.json", json.dumps(prepared.ds_config, indent=2) + "\n")
+    folder.write_text("config.yaml", to_yaml(job.config))
+    folder.write_text("ds_config.json", json.dumps(job.ds_config, indent=2) + "\n")
     folder.write_text("environment.json", environment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from recipes.config import ScalingBlock
@@ -22,7 +22,7 @@ def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
 
 
 @contextmanager
-def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
+def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[None]:
     """A connected Ray for the block, with enough for the workers; what was started is stopped at the end."""
     if not joins_cluster():
         _check_enough(_this_machine(scaling), scaling, "this machine")
@@ -36,7 +36,7 @@ def ray_cluster(scaling: ScalingBlock, say) -> Iterator[None]:
         address = os.environ["RAY_ADDRESS"]
         say(f"joining the Ray cluster at {address}")
         try:
-            ray.init(address="auto" if address == "auto" else None, **quiet)
+            ray.init(address=address, **quiet)
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
     else:

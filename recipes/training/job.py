@@ -1,20 +1,22 @@
-"""What the launcher hands to every worker."""
+"""A run with nothing left to decide: what preflight makes and every worker gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from lrsched import Schedule
 from recipes.config import RunConfig
 from recipes.storage import Storage
 
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved run. started_at: `time.time()` when the user's command began.
+    """A resolved run.
 
-    resume: take the newest whole checkpoint if there is one. After a failure the workers do so anyway
-    (attempt is then not the first), so that a restart never repeats what a checkpoint holds.
+    config: with the schedule in optimizer updates. schedule_driver: who steps the lr, "deepspeed" or
+    "torch". started_at: `time.time()` when the user's command began.
     """
 
     config: RunConfig
@@ -24,3 +26,7 @@ class Job:
     precision: str
     schedule_driver: str
     started_at: float
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return Schedule.from_dict(self.config.schedule.model_dump(exclude_none=True), where="schedule")

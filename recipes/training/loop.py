@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lrsched import Schedule
 from recipes.config import RunConfig
 from recipes.data.batches import MicroBatch, collate
-from recipes.data.plan import evaluation_plan
+from recipes.errors import UserError
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
@@ -47,7 +47,7 @@ class Window:
 class Training:
     """All that the loop needs, on one rank.
 
-    step: number of updates made (the schedule's k). write, flush: the metrics file, on rank 0.
+    step: number of updates made (the schedule's k). held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began.
     """
 
@@ -56,6 +56,7 @@ class Training:
     engine: DeepSpeedEngine
     data: TokenData
     plan: BatchPlan
+    held_out_batches: list[np.ndarray]
     checkpoints: Checkpoints
     report: Callable[[dict[str, Any]], None]
     write: Callable[[dict[str, Any]], None] = lambda record: None
@@ -149,15 +150,8 @@ def evaluate(run: Training) -> None:
     """Held-out loss now: a line of metrics, and a report to Ray from every rank."""
     before = run.clock.seconds.get("evaluation", 0.0)
     with run.clock.phase("evaluation"):
-        held_out = run.data.held_out
-        plan = evaluation_plan(
-            held_out.source_lengths,
-            held_out.target_lengths,
-            micro_batch_tokens=run.config.training.micro_batch_tokens,
-            num_ranks=dist.get_world_size(),
-            where=held_out.where,
-        )
-        run.eval_loss, num_tokens = held_out_loss(run.engine, _tensors(run, held_out, plan[run.rank]))
+        batches = _tensors(run, run.data.held_out, run.held_out_batches)
+        run.eval_loss, num_tokens = held_out_loss(run.engine, batches)
     seconds = run.clock.seconds["evaluation"] - before
     run.write({"step": run.step, "eval_loss": run.eval_loss, "eval_tokens": num_tokens, "eval_s": seconds})
     run.report({"step": run.step, "eval_loss": run.eval_loss})
@@ -167,15 +161,8 @@ def save(run: Training) -> None:
     """Checkpoint now: with this rank's bookkeeping, so that a resumed run logs what this one would."""
     with run.clock.phase("checkpoint"):
         run.flush()
-        window = run.window
-        counters = {
-            "loss_sum": float(window.loss_sum),
-            "target_tokens": window.target_tokens,
-            "window_tokens": window.window_tokens,
-            "seconds": window.seconds,
-            "total_tokens": window.total_tokens,
-            "eval_loss": run.eval_loss,
-        }
+        window = replace(run.window, loss_sum=float(run.window.loss_sum))
+        counters = asdict(window) | {"eval_loss": run.eval_loss}
         run.checkpoints.save(run.engine, run.step, counters)
 
 
@@ -184,6 +171,10 @@ def restore(run: Training) -> bool:
     manifest = run.checkpoints.newest_whole()
     if manifest is None:
         return False
+    if manifest.schedule_fingerprint != run.schedule.fingerprint:
+        raise UserError(
+            f"the checkpoint at update {manifest.step} was trained with another schedule: give that one, or another run.name"
+        )
     counters = run.checkpoints.load(run.engine, manifest)
     run.eval_loss = counters.pop("eval_loss")
     run.window = Window(**counters)

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lrsched import Schedule
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
-from recipes.data.plan import batch_plan
+from recipes.data.plan import batch_plan, held_out_plan
 from recipes.reporting.metrics import MetricsWriter
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
@@ -37,7 +36,7 @@ def train(
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
-    publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
+    device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
     report: Ray Train's report, called by all ranks after each evaluation.
     Returns the run's summary.
     """
@@ -46,6 +45,8 @@ def train(
     rank = dist.get_rank()
     with clock.phase("engine"):
         run = _build(job, clock, publish, report)
+        if run.engine.device != device:
+            raise RuntimeError(f"DeepSpeed took {run.engine.device}, Ray gave this worker {device}")
     with clock.phase("restore"):
         if restore(run):
             publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}"})
@@ -84,8 +85,7 @@ def _build(
     if not config.scaling.use_gpu:
         torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
     data = open_data(job.data_folder)
-    plan = batch_plan(config, data.train, world_size)
-    schedule = Schedule.from_dict(config.schedule.model_dump(exclude_none=True), where="schedule")
+    schedule = job.schedule
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
@@ -98,7 +98,17 @@ def _build(
     checkpoints = Checkpoints(
         job.run_folder, keep=config.checkpoint.keep, schedule_fingerprint=schedule.fingerprint, say=say
     )
-    return Training(config, schedule, engine, data, plan, checkpoints, report=report, clock=clock)
+    return Training(
+        config=config,
+        schedule=schedule,
+        engine=engine,
+        data=data,
+        plan=batch_plan(config, data.train, world_size),
+        held_out_batches=held_out_plan(config, data.held_out, world_size)[rank],
+        checkpoints=checkpoints,
+        report=report,
+        clock=clock,
+    )
 
 
 def _seed_rank(seed: int, rank: int) -> None:
