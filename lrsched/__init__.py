@@ -1,6 +1,20 @@
 """Learning-rate schedules as data: one definition, from which every other form is derived."""
 
-from lrsched.decays import Constant, Cosine, Decay, Exponential, Linear, MultiStep, Step
+from lrsched.decays import (
+    Constant,
+    Cosine,
+    Decay,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Piece,
+    Piecewise,
+    Polynomial,
+    Step,
+    Wsd,
+)
 from lrsched.deepspeed_form import deepspeed_backend
 from lrsched.errors import NotExpressible, ScheduleError
 from lrsched.schedule import Schedule
@@ -11,12 +25,18 @@ __all__ = [
     "Cosine",
     "Decay",
     "Exponential",
+    "InverseSqrt",
     "Linear",
     "MultiStep",
     "NotExpressible",
+    "OneCycle",
+    "Piece",
+    "Piecewise",
+    "Polynomial",
     "Schedule",
     "ScheduleError",
     "Step",
     "Warmup",
+    "Wsd",
     "deepspeed_backend",
 ]

@@ -102,7 +102,7 @@ def native_lr(block: Block, k: np.ndarray, base_lr: float) -> np.ndarray:
     """What DeepSpeed's scheduler puts into a group of ``base_lr`` for the updates ``k``."""
     import numpy as np
 
-    from lrsched.numeric import cos_pi
+    from lrsched.numeric import half_cosine
 
     params, i = block["params"], k - 1
     steps = max(2, params["warmup_num_steps"])
@@ -118,8 +118,8 @@ def native_lr(block: Block, k: np.ndarray, base_lr: float) -> np.ndarray:
     start, floor = params["warmup_min_ratio"], params["cos_min_ratio"]
     values[warming] = start + growth * (1.0 - start)
     progress = (i[decaying] - steps + 1) / max(1, params["total_num_steps"] - steps)
-    half_cosine = (1.0 + cos_pi(np.minimum(1.0, progress))) / 2.0
-    values[decaying] = np.maximum(0.0, floor + (1.0 - floor) * half_cosine)
+    falling = half_cosine(np.minimum(1.0, progress))
+    values[decaying] = np.maximum(0.0, floor + (1.0 - floor) * falling)
     values[i < 0] = 0.0
     return base_lr * values
 

@@ -28,6 +28,11 @@ class ScheduleError(ValueError):
         """The same error with ``where`` in front of its dotted path."""
         return ScheduleError(dotted(where, self.field), self.problem, self.way_out)
 
+    def renamed(self, old: str, new: str) -> ScheduleError:
+        """The same error with one part of its dotted path, ``old``, called ``new``."""
+        parts = [new if part == old else part for part in self.field.split(".")]
+        return ScheduleError(".".join(parts), self.problem, self.way_out)
+
 
 class NotExpressible(ScheduleError):
     """No native DeepSpeed scheduler applies this schedule exactly.
@@ -69,6 +74,9 @@ class ScheduleErrors(ScheduleError):
 
     def under(self, where: str) -> ScheduleError:
         return ScheduleErrors([error.under(where) for error in self.errors])
+
+    def renamed(self, old: str, new: str) -> ScheduleError:
+        return ScheduleErrors([error.renamed(old, new) for error in self.errors])
 
 
 def joined(errors: Sequence[ScheduleError]) -> ScheduleError:

@@ -1,7 +1,7 @@
 """Reading one section (a mapping) of a schedule into a frozen dataclass.
 
-A field of such a dataclass says by its metadata how it is read, so a new decay shape is one
-small class and no parsing code.
+A field of such a dataclass says by its metadata how it is read ("read": a word, or a function of
+value, units and dotted path), so a new decay shape is one small class and no parsing code.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from lrsched.lengths import Units
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def length(default: Any = dataclasses.MISSING, *, least: int = 0) -> Any:
-    """A field that is a length (see lengths.py), at least ``least`` updates."""
-    return dataclasses.field(default=default, metadata={"read": "length", "least": least})
+def length(default: Any = dataclasses.MISSING, *, least: int = 0, quiet: bool = False) -> Any:
+    """A field that is a length (see lengths.py), at least ``least`` updates.
+
+    quiet: leave the field out of the YAML form while it has its default. So a new field does not
+    change the fingerprint of schedules written before it came.
+    """
+    return dataclasses.field(default=default, metadata={"read": "length", "least": least, "quiet": quiet})
 
 
 def lengths(default: Any = dataclasses.MISSING) -> Any:
@@ -29,9 +33,9 @@ def lengths(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"read": "lengths"})
 
 
-def number(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is a finite number."""
-    return dataclasses.field(default=default, metadata={"read": "number"})
+def number(default: Any = dataclasses.MISSING, *, quiet: bool = False) -> Any:
+    """A field that is a finite number. quiet: as for ``length``."""
+    return dataclasses.field(default=default, metadata={"read": "number", "quiet": quiet})
 
 
 def choice(*words: str, default: Any = dataclasses.MISSING) -> Any:
@@ -40,9 +44,9 @@ def choice(*words: str, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"read": "choice", "words": words})
 
 
-def flag(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is true or false."""
-    return dataclasses.field(default=default, metadata={"read": "flag"})
+def flag(default: Any = dataclasses.MISSING, *, quiet: bool = False) -> Any:
+    """A field that is true or false. quiet: as for ``length``."""
+    return dataclasses.field(default=default, metadata={"read": "flag", "quiet": quiet})
 
 
 def finite_number(value: Any, field: str) -> float:
@@ -64,6 +68,8 @@ def read_value(field: dataclasses.Field[Any], value: Any, units: Units, where: s
     kind = field.metadata["read"]
     if value is None and field.default is None:
         return None
+    if callable(kind):
+        return kind(value, units, where)
     if kind == "length":
         return units.resolve(value, where, field.metadata["least"])
     if kind == "lengths":
@@ -109,9 +115,13 @@ class Section:
             object.__setattr__(self, field.name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain numbers, text and lists."""
-        values = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        """The fields as plain numbers, text and lists; quiet ones only where they differ."""
+        values = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if not (field.metadata.get("quiet") and value == field.default):
+                values[field.name] = list(value) if isinstance(value, tuple) else value
+        return values
 
 
 _S = TypeVar("_S", bound=Section)
@@ -128,7 +138,7 @@ def read_section(cls: type[_S], mapping: Mapping[str, Any], units: Units, skip: 
     for name, field in known.items():
         at = dotted(cls.section, name)
         if name not in mapping:
-            if field.default is dataclasses.MISSING:
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 errors.append(ScheduleError(at, "is missing", "it has no default"))
             continue
         try:

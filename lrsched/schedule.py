@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrsched import fields
-from lrsched.decays import DECAYS, Constant, Decay
+from lrsched.decays import Constant, Decay, Span
 from lrsched.errors import ScheduleError, joined, unknown
 from lrsched.lengths import Units
-from lrsched.numeric import as_steps
+from lrsched.numeric import Steps, Values, as_steps
+from lrsched.numeric import joined as joined_at
+from lrsched.shapes import read_decay
 from lrsched.warmups import Warmup
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from lrsched.torch_form import ScheduleLR
 
 BACKENDS = ("auto", "deepspeed", "torch")
+# Array elements evaluated at a time, so that what is worked on stays in the processor's cache.
+_CHUNK = 2**14
 _KEYS = ["peak_lr", "total_steps", "warmup", "decay", "backend"]
 
 
@@ -37,7 +41,8 @@ class Schedule:
 
     Two schedules are equal when they say the same, defaults filled in.
 
-    >>> s = Schedule(peak_lr=1e-3, total_steps=10, warmup=Warmup(steps=4), decay=DECAYS["cosine"]())
+    >>> from lrsched import Cosine, Schedule, Warmup
+    >>> s = Schedule(peak_lr=1e-3, total_steps=10, warmup=Warmup(steps=4), decay=Cosine())
     >>> [s.lr(k) for k in (0, 2, 9)]
     [0.0, 0.0005, 0.0]
     """
@@ -62,8 +67,15 @@ class Schedule:
                 f"{self.warmup.steps} is more than total_steps {total}",
                 "shorten the warm-up or lengthen the run",
             )
-        decay = self.decay.resolved(total - self.warmup.steps, peak)
-        for name, value in (("peak_lr", peak), ("total_steps", total), ("decay", decay)):
+        if self.decay.rises_itself and self.warmup.steps:
+            raise ScheduleError(
+                "warmup.steps",
+                f"{self.warmup.steps} before decay shape {self.decay.shape}, which brings its own rise",
+                "leave the warm-up out",
+            )
+        span = Span(peak, self.warmup.steps, total - self.warmup.steps)
+        decay = self.decay.resolved(span)
+        for name, value in (("peak_lr", peak), ("total_steps", total), ("decay", decay), ("_span", span)):
             object.__setattr__(self, name, value)
 
     def lr(self, k: Any) -> Any:
@@ -74,16 +86,21 @@ class Schedule:
         end. A negative k, or one that is not whole, is a ScheduleError.
         """
         k = as_steps(k)
-        steps = self.warmup.steps
         if isinstance(k, int):
-            return self.warmup.lr(k, self.peak_lr) if k < steps else self.decay.lr(k - steps, self.peak_lr)
+            return self._lr(k)
         import numpy as np
 
         values = np.empty(k.shape, np.float64)
-        warming = k < steps
-        values[warming] = self.warmup.lr(k[warming], self.peak_lr)
-        values[~warming] = self.decay.lr(k[~warming] - steps, self.peak_lr)
+        flat, into = k.reshape(-1), values.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            into[start : start + _CHUNK] = self._lr(flat[start : start + _CHUNK])
         return values
+
+    def _lr(self, k: Steps) -> Values:
+        span: Span = self._span  # type: ignore[attr-defined]
+        if not span.start:
+            return self.decay.lr(k, span)
+        return joined_at(k, span.start, lambda i: self.warmup.lr(i, span.peak), lambda j: self.decay.lr(j, span))
 
     @classmethod
     def from_dict(
@@ -131,15 +148,11 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         """The YAML form, with defaults filled in and lengths in updates; ``from_dict`` reads it back."""
-        decay = self.decay.to_dict()
-        # A permission that was not given says nothing about the curve.
-        if not decay.get("allow_unfinished"):
-            decay.pop("allow_unfinished", None)
         return {
             "peak_lr": self.peak_lr,
             "total_steps": self.total_steps,
             "warmup": self.warmup.to_dict(),
-            "decay": {"shape": self.decay.shape, **decay},
+            "decay": self.decay.to_mapping(),
             "backend": self.backend,
         }
 
@@ -164,16 +177,11 @@ class Schedule:
 
     def describe(self) -> str:
         """One sentence that a person can check against what was meant."""
-        last = self.total_steps - 1
-        first = ""
-        if self.warmup.steps:
-            start = self.warmup.start_ratio * self.peak_lr
-            first = (
-                f"{self.warmup.shape} warm-up from {start!r} towards {self.peak_lr!r} "
-                f"in updates 0 to {self.warmup.steps - 1}, then "
-            )
+        last, steps = self.total_steps - 1, self.warmup.steps
+        first = f"{self.warmup.phrase(self.peak_lr)} (k=0 to {steps - 1}), then " if steps else ""
         text = (
-            f"{first}{self.decay.phrase(self.peak_lr)}; {self.total_steps} updates in all, "
+            f"{first}{self.decay.phrase(Span(self.peak_lr, steps, self.total_steps - steps))}; "
+            f"{self.total_steps} updates in all, "
             f"the first trains at {self.lr(0)!r}, the last (k={last}) at {self.lr(last)!r}."
         )
         return text[0].upper() + text[1:]
@@ -224,7 +232,7 @@ def _read(mapping: Mapping[str, Any], steps_per_epoch: float | None) -> dict[str
         if mapping.get("warmup") is not None:
             attempt("warmup", lambda: _read_warmup(mapping["warmup"], units))
         if mapping.get("decay") is not None:
-            attempt("decay", lambda: _read_decay(mapping["decay"], units))
+            attempt("decay", lambda: read_decay(mapping["decay"], units))
     if errors:
         raise joined(errors)
     return values
@@ -232,20 +240,6 @@ def _read(mapping: Mapping[str, Any], steps_per_epoch: float | None) -> dict[str
 
 def _read_warmup(value: Any, units: Units) -> Warmup:
     return fields.read_section(Warmup, fields.as_mapping(value, "warmup"), units)
-
-
-def _read_decay(value: Any, units: Units) -> Decay:
-    mapping = fields.as_mapping(value, "decay")
-    shape = mapping.get("shape")
-    if shape is None:
-        raise ScheduleError("decay.shape", "is missing", f"known: {', '.join(DECAYS)}")
-    if not isinstance(shape, str) or shape not in DECAYS:
-        raise ScheduleError("decay.shape", *unknown("shape", shape, DECAYS))
-    if "ends_at_min" in mapping and not hasattr(DECAYS[shape], "ends_at_min"):
-        raise ScheduleError(
-            "decay.ends_at_min", f"does not apply to shape {shape}", "only to cosine and linear; leave it out"
-        )
-    return fields.read_section(DECAYS[shape], mapping, units, skip=("shape",))
 
 
 def _peak(value: Any) -> float:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from lrsched import fields
 from lrsched.errors import ScheduleError
-from lrsched.numeric import Steps, Values, at_least, cos_pi, log
+from lrsched.numeric import Steps, Values, at_least, half_cosine, log
 
 
 def _linear(k: Steps, steps: int) -> Values:
@@ -34,7 +34,7 @@ def _log(k: Steps, steps: int) -> Values:
 
 
 def _cosine(k: Steps, steps: int) -> Values:
-    return (1.0 - cos_pi(k / steps)) / 2.0
+    return 1.0 - half_cosine(k / steps)
 
 
 SHAPES = {"linear": _linear, "log": _log, "cosine": _cosine}
@@ -64,3 +64,10 @@ class Warmup(fields.Section):
         """The learning rate of update k < W."""
         ratio = SHAPES[self.shape](k, self.steps)
         return peak * (self.start_ratio + (1.0 - self.start_ratio) * ratio)
+
+    def phrase(self, peak: float) -> str:
+        """The warm-up in words."""
+        how = {"linear": "rises linearly", "log": "rises as a logarithm", "cosine": "rises as a half cosine"}[
+            self.shape
+        ]
+        return f"{how} from {self.start_ratio * peak!r} towards {peak!r} over {self.steps} updates"

@@ -1,0 +1,83 @@
+"""``from_deepspeed``: the schedule that a DeepSpeed config's ``scheduler`` block really applies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lrsched import fields
+from lrsched.dialects.base import Dialect, as_schedule
+from lrsched.dialects.deepspeed_shapes import SHAPES, OneCycle, WarmupDecayLR
+from lrsched.errors import ScheduleError, unknown
+from lrsched.lengths import Units
+from lrsched.schedule import Schedule
+
+# Parameters of OneCycle that move the momentum, not the learning rate.
+_MOMENTUM = ("cycle_momentum", "cycle_min_mom", "cycle_max_mom", "decay_mom_rate")
+
+
+def from_deepspeed(block: Mapping[str, Any], peak_lr: float | None = None, total_steps: int | None = None) -> Schedule:
+    """The schedule that DeepSpeed applies for ``{"type": ..., "params": {...}}``.
+
+    Every update is as in DeepSpeed's engine, quirks included: the first updates at zero, a
+    warm-up of 1 taken as 2, WarmupDecayLR's one update more at the peak. Where that is a native
+    schedule, one is returned (``from_deepspeed(s.to_deepspeed(), s.peak_lr, s.total_steps)`` gives
+    ``s``'s curve back); else one whose decay shape is ``deepspeed.<type>``.
+
+    peak_lr: the learning rate the optimizer is built with, which WarmupCosineLR (and WarmupLR
+    without warmup_max_lr) multiplies; for the other types the default is their highest one.
+    Types that write one learning rate into all groups do so whatever peak_lr is. total_steps:
+    updates of the run; default total_num_steps, or what the other lengths span.
+
+    ScheduleError: an unknown type or parameter, "auto", a list of values per group,
+    last_batch_iteration.
+    """
+    block = fields.as_mapping(block, "scheduler")
+    errors = fields.unknown_keys(block, ["type", "params"], "scheduler")
+    if errors:
+        raise errors[0]
+    kind = block.get("type")
+    if f"deepspeed.{kind}" not in SHAPES:
+        names = [name.partition(".")[2] for name in SHAPES]
+        raise ScheduleError("scheduler.type", *unknown("DeepSpeed scheduler", kind, names))
+    cls = SHAPES[f"deepspeed.{kind}"]
+    params = dict(fields.as_mapping(block.get("params") or {}, "scheduler.params"))
+    try:
+        shape = _read(cls, params)
+    except ScheduleError as error:
+        raise error.under("scheduler").renamed("decay", "params") from None
+    return as_schedule(shape, _peak(shape, peak_lr), total_steps)
+
+
+def _read(cls: type[Dialect], params: dict[str, Any]) -> Dialect:
+    for name, value in params.items():
+        if value == "auto":
+            raise ScheduleError(
+                f"decay.{name}", "'auto' is filled in by transformers' Trainer at its start", "write the number"
+            )
+        if isinstance(value, (list, tuple)):
+            raise ScheduleError(
+                f"decay.{name}", f"{list(value)!r} has one value per group", "describe one group at a time"
+            )
+    if params.pop("last_batch_iteration", -1) != -1:
+        raise ScheduleError("decay.last_batch_iteration", "starts the schedule in its middle", "take lr(k) from that k")
+    if cls is OneCycle:
+        params = {name: value for name, value in params.items() if name not in _MOMENTUM}
+    return fields.read_section(cls, params, Units())
+
+
+def _peak(shape: Dialect, peak_lr: float | None) -> float:
+    if peak_lr is not None:
+        return peak_lr
+    highest = {
+        "warmup_max_lr": 0.001 if isinstance(shape, WarmupDecayLR) else None,
+        "cycle_max_lr": None,
+        "lr_range_test_min_lr": None,
+    }
+    for name, default in highest.items():
+        value = getattr(shape, name, None)
+        if value is not None or (default is not None and hasattr(shape, name)):
+            return float(default if value is None else value)
+    raise ScheduleError(
+        "peak_lr", f"is missing: {shape.shape.partition('.')[2]} multiplies the optimizer's learning rate", "pass it"
+    )
