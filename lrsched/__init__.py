@@ -1,5 +1,7 @@
 """Learning-rate schedules as data: one definition, from which every other form is derived."""
 
+from typing import TYPE_CHECKING, Any
+
 from lrsched.decays import (
     Constant,
     Cosine,
@@ -20,6 +22,11 @@ from lrsched.errors import NotExpressible, ScheduleError
 from lrsched.schedule import Schedule
 from lrsched.warmups import Warmup
 
+if TYPE_CHECKING:
+    from lrsched.dialects.from_deepspeed import from_deepspeed
+    from lrsched.dialects.from_torch import from_torch
+    from lrsched.dialects.from_transformers import from_transformers
+
 __all__ = [
     "Constant",
     "Cosine",
@@ -39,4 +46,16 @@ __all__ = [
     "Warmup",
     "Wsd",
     "deepspeed_backend",
+    "from_deepspeed",
+    "from_torch",
+    "from_transformers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The readers of other libraries' schedulers, imported when they are asked for: they need NumPy."""
+    if name in ("from_deepspeed", "from_torch", "from_transformers"):
+        import importlib
+
+        return getattr(importlib.import_module(f"lrsched.dialects.{name}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

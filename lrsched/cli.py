@@ -2,9 +2,14 @@
 
     lrsched table SPEC [--steps A:B:C]      CSV "step,lr", every digit
     lrsched plot SPEC [SPEC ...] [-o FILE]  in the terminal, or as a PNG
+    lrsched compare SPEC                    beside what other libraries give for the same request
+    lrsched verify [SPEC]                   the proof, on the installed libraries
+    lrsched convert SPEC --to LIBRARY       the scheduler block, arguments or code of a library
+    lrsched import --from LIBRARY FILE      the schedule that a library's config really applies
 
 SPEC is a YAML or JSON file that holds a schedule, or a config with a ``schedule:`` block; ``-``
-is standard input. Exit code 2 and one line on stderr for bad input.
+is standard input. Exit code 2 and one line on stderr for bad input, 1 when ``verify`` finds a
+library that applies something else.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        code = args.run(args) or 0
         sys.stdout.flush()
+        return code
     except ScheduleError as error:
         print(f"lrsched: {str(error).replace(chr(10), ' | ')}", file=sys.stderr)
         return 2
@@ -53,12 +59,28 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("spec", metavar="SPEC", nargs="+")
     plot.add_argument("-o", "--output", metavar="FILE", help="write this PNG instead")
     plot.set_defaults(run=_plot)
-    for command in (table, plot):
+    compare = commands.add_parser("compare", help="beside what other libraries give for the same request")
+    compare.add_argument("spec", metavar="SPEC")
+    compare.set_defaults(run=_compare)
+    verify = commands.add_parser("verify", help="hold the schedules against the installed libraries")
+    verify.add_argument("spec", metavar="SPEC", nargs="?")
+    verify.set_defaults(run=_verify)
+    convert = commands.add_parser("convert", help="what to write for another library, where it is exact")
+    convert.add_argument("spec", metavar="SPEC")
+    convert.add_argument("--to", required=True, choices=("deepspeed", "transformers", "torch"), dest="library")
+    convert.set_defaults(run=_convert)
+    reading = commands.add_parser("import", help="the schedule that another library's config really applies")
+    reading.add_argument("file", metavar="FILE", help="a DeepSpeed config, or TrainingArguments as JSON or YAML")
+    reading.add_argument("--from", required=True, choices=("deepspeed", "transformers"), dest="library")
+    reading.add_argument("--peak-lr", type=float, metavar="LR", help="the optimizer's learning rate")
+    reading.add_argument("--total-steps", type=int, metavar="N", help="optimizer updates of the run")
+    reading.set_defaults(run=_import)
+    for command in (table, plot, compare, verify, convert):
         command.add_argument("--steps-per-epoch", type=float, metavar="N", help="for lengths in epochs")
     return parser
 
 
-def _load(spec: str, steps_per_epoch: float | None) -> Schedule:
+def load(spec: str, steps_per_epoch: float | None) -> Schedule:
     if spec == "-":
         return Schedule.from_yaml(sys.stdin.read(), steps_per_epoch)
     return Schedule.from_file(spec, steps_per_epoch)
@@ -67,7 +89,7 @@ def _load(spec: str, steps_per_epoch: float | None) -> Schedule:
 def _table(args: argparse.Namespace) -> None:
     import numpy as np
 
-    schedule = _load(args.spec, args.steps_per_epoch)
+    schedule = load(args.spec, args.steps_per_epoch)
     start, stop, stride = _range(args.steps, schedule.total_steps)
     print("step,lr")
     # In pieces, so that a long table starts at once.
@@ -94,9 +116,33 @@ def _range(text: str, total_steps: int) -> tuple[int, int, int]:
 def _plot(args: argparse.Namespace) -> None:
     from lrsched.plot import save_png, text_plot
 
-    schedules = {spec: _load(spec, args.steps_per_epoch) for spec in args.spec}
+    schedules = {spec: load(spec, args.steps_per_epoch) for spec in args.spec}
     if args.output is None:
         print(text_plot(schedules))
     else:
         save_png(schedules, args.output)
         print(f"wrote {args.output}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from lrsched.comparison import comparison
+
+    print(comparison(load(args.spec, args.steps_per_epoch)))
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from lrsched.proof.report import verify
+
+    return verify(None if args.spec is None else load(args.spec, args.steps_per_epoch))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from lrsched.conversion import converted
+
+    print(converted(load(args.spec, args.steps_per_epoch), args.library))
+
+
+def _import(args: argparse.Namespace) -> None:
+    from lrsched.conversion import imported
+
+    print(imported(args.file, args.library, args.peak_lr, args.total_steps), end="")

@@ -1,33 +1,25 @@
 """The schedule as the ``scheduler`` block of a DeepSpeed config, where that is exact.
 
-DeepSpeed's schedulers start at iteration -1: they put 0 (WarmupCosineLR) or warmup_min_lr
-(WarmupLR) into the groups when they are built, and update k uses iteration i = k - 1. With
-W' = max(2, warmup_num_steps) and T' = total_num_steps (deepspeed/runtime/lr_schedules.py,
-0.19.8; the tests hold this model against the real classes):
-
-- WarmupCosineLR, times each group's own lr: 0 for k = 0; m + (1-m) g(i) for i < W', with
-  m = warmup_min_ratio and g = i/W' (linear) or ln(i+1)/ln(W') (log); then q + (1-q) (1+cos(pi
-  p))/2 with q = cos_min_ratio and p = min(1, (i-W'+1) / max(1, T'-W')).
-- WarmupLR: min for k = 0; min + (max-min) g(i) for i < W'; then max. It writes one value into
-  all groups, so groups with learning rates of their own become alike.
-
-The native forms with a linear warm-up lag one update behind k/W and never quite reach the
-peak; that is why a schedule with ``ends_at_min: true`` and a linear warm-up from 0 over W >= 3
-updates is expressible (W' = W-1, m = 1/W, T' = W-1+t_max) and one with ``ends_at_min: false``
-is not.
+What DeepSpeed's schedulers apply is said in dialects/deepspeed_shapes.py. Those with a linear
+warm-up lag one update behind k/W and never quite reach the peak; that is why a cosine with
+``ends_at_min: true`` and a linear warm-up from 0 over W >= 3 updates is expressible (as
+WarmupCosineLR with W' = W-1, m = 1/W, T' = W-1+t_max) and one with ``ends_at_min: false`` is not.
+OneCycle does not lag: a linear warm-up and a linear decay with ``ends_at_min: false`` down to
+where the warm-up began is exactly its cycle. WarmupDecayLR stays at the peak for one update
+before it falls, so it is a logarithmic warm-up and a wsd with a stable part of one update.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrsched.decays import Constant, Cosine
+from lrsched.decays import Constant, Cosine, Linear, Piecewise, Wsd
 from lrsched.errors import NotExpressible, ScheduleError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch.optim import Optimizer
 
     from lrsched.schedule import Schedule
 
@@ -38,7 +30,7 @@ TOLERANCE = 1e-15
 # that are not expressible are found out at once.
 _FIRST_CHUNK, _CHUNK = 4096, 2**20
 # DeepSpeed types that write the same learning rate into every group.
-FLATTENING = ("WarmupLR",)
+FLATTENING = ("WarmupLR", "WarmupDecayLR", "OneCycle", "LRRangeTest")
 
 Block = dict[str, Any]
 
@@ -47,9 +39,9 @@ def native_block(schedule: Schedule) -> Block:
     """The DeepSpeed block that applies lr(k) for every k of the run.
 
     Each candidate is compared with lr(k) at every k in range(total_steps), at most 1e-15 of the
-    peak apart (0.4 s for a million updates). The optimizer must be built with lr = peak_lr.
-    A WarmupCosineLR block keeps the ratio of groups with different learning rates, a WarmupLR
-    block (constant schedules only) does not; see ``deepspeed_backend``.
+    peak apart (OneCycle: what its own arithmetic loses, at most 1e-12). The optimizer must be
+    built with lr = peak_lr. A WarmupCosineLR block keeps the ratio of groups with different
+    learning rates, the others do not; see ``deepspeed_backend``.
 
     Raises NotExpressible with the first update that differs, for the candidate that gets
     furthest.
@@ -84,9 +76,10 @@ def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = No
         if schedule.backend == "deepspeed":
             raise
         return "torch", None
-    if block["type"] in FLATTENING and group_lrs is None and schedule.backend == "auto":
+    flattens = block["type"] in FLATTENING
+    if flattens and group_lrs is None and schedule.backend == "auto":
         return "torch", None
-    if block["type"] in FLATTENING and any(lr != schedule.peak_lr for lr in group_lrs or ()):
+    if flattens and any(lr != schedule.peak_lr for lr in group_lrs or ()):
         if schedule.backend == "auto":
             return "torch", None
         raise ScheduleError(
@@ -100,49 +93,24 @@ def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = No
 
 def native_lr(block: Block, k: np.ndarray, base_lr: float) -> np.ndarray:
     """What DeepSpeed's scheduler puts into a group of ``base_lr`` for the updates ``k``."""
-    import numpy as np
+    from lrsched.dialects.from_deepspeed import read_block
 
-    from lrsched.numeric import half_cosine
-
-    params, i = block["params"], k - 1
-    steps = max(2, params["warmup_num_steps"])
-    warming, decaying = i < steps, i >= steps
-    values = np.empty(k.shape, np.float64)
-    growth = _growth(params["warmup_type"], i[warming], steps)
-    if block["type"] == "WarmupLR":
-        low, high = params["warmup_min_lr"], params["warmup_max_lr"]
-        values[warming] = low + (high - low) * growth
-        values[decaying] = low + (high - low) * 1.0
-        values[i < 0] = low
-        return values
-    start, floor = params["warmup_min_ratio"], params["cos_min_ratio"]
-    values[warming] = start + growth * (1.0 - start)
-    progress = (i[decaying] - steps + 1) / max(1, params["total_num_steps"] - steps)
-    falling = half_cosine(np.minimum(1.0, progress))
-    values[decaying] = np.maximum(0.0, floor + (1.0 - floor) * falling)
-    values[i < 0] = 0.0
-    return base_lr * values
-
-
-def _growth(warmup_type: str, i: np.ndarray, steps: int) -> np.ndarray:
-    import numpy as np
-
-    from lrsched.numeric import log
-
-    if warmup_type == "linear":
-        return i / steps
-    return (1.0 / math.log(steps)) * log(np.maximum(i, 0) + 1)
+    return read_block(block).values(k, base_lr)
 
 
 def first_difference(schedule: Schedule, block: Block) -> NotExpressible | None:
     """The first update of the run where ``block`` does not apply lr(k); None if there is none."""
     import numpy as np
 
+    from lrsched.dialects.from_deepspeed import read_block
+
+    shape = read_block(block)
+    tolerance = shape.rounding() * schedule.peak_lr
     start, stop = 0, min(_FIRST_CHUNK, schedule.total_steps)
     while start < schedule.total_steps:
         k = np.arange(start, stop)
-        wanted, native = schedule.lr(k), native_lr(block, k, schedule.peak_lr)
-        wrong = np.flatnonzero(np.abs(wanted - native) > TOLERANCE * schedule.peak_lr)
+        wanted, native = schedule.lr(k), shape.values(k, schedule.peak_lr)
+        wrong = np.flatnonzero(np.abs(wanted - native) > tolerance)
         if wrong.size:
             at = int(wrong[0])
             return NotExpressible(start + at, float(wanted[at]), float(native[at]), block)
@@ -152,6 +120,20 @@ def first_difference(schedule: Schedule, block: Block) -> NotExpressible | None:
 
 def _candidates(schedule: Schedule) -> Iterator[Block]:
     """The native forms worth comparing, never none; comparing decides."""
+    if schedule.decay.shape.startswith("deepspeed."):
+        params = {key: value for key, value in schedule.decay.to_dict().items() if value is not None}
+        momentum = {"cycle_momentum": False} if schedule.decay.shape == "deepspeed.OneCycle" else {}
+        yield {"type": schedule.decay.shape.partition(".")[2], "params": {**params, **momentum}}
+        return
+    yield from _cosines(schedule)
+    if isinstance(schedule.decay, Constant):
+        yield from _constants(schedule)
+    down = _linear_steps(schedule)
+    if down is not None:
+        yield from _lines(schedule, down)
+
+
+def _cosines(schedule: Schedule) -> Iterator[Block]:
     steps, decay, peak = schedule.warmup.steps, schedule.decay, schedule.peak_lr
     start = schedule.warmup.start_ratio
     if isinstance(decay, Cosine):
@@ -166,17 +148,49 @@ def _candidates(schedule: Schedule) -> Iterator[Block]:
         # Over two updates DeepSpeed's log ramp is the straight line.
         yield _cosine(2, length, 0.5, floor, "log")
     yield _cosine(max(2, steps), length, start, floor, "log")
-    if isinstance(decay, Constant):
-        # One update at 0 (always DeepSpeed's first), then the peak.
-        yield _cosine(2, length, 1.0, floor, "linear")
-        for kind in ("log", "linear"):
-            params = {
-                "warmup_min_lr": schedule.lr(0),
-                "warmup_max_lr": peak,
-                "warmup_num_steps": max(2, steps),
-                "warmup_type": kind,
-            }
-            yield {"type": "WarmupLR", "params": params}
+
+
+def _constants(schedule: Schedule) -> Iterator[Block]:
+    length = max(1, schedule.total_steps - schedule.warmup.steps)
+    # One update at 0 (always DeepSpeed's first), then the peak.
+    yield _cosine(2, length, 1.0, 1.0, "linear")
+    for kind in ("log", "linear"):
+        yield {"type": "WarmupLR", "params": _warmup(schedule, kind)}
+
+
+def _warmup(schedule: Schedule, kind: str) -> dict[str, Any]:
+    return {
+        "warmup_min_lr": schedule.lr(0),
+        "warmup_max_lr": schedule.peak_lr,
+        "warmup_num_steps": max(2, schedule.warmup.steps),
+        "warmup_type": kind,
+    }
+
+
+def _linear_steps(schedule: Schedule) -> int | None:
+    """The updates of the straight way down that the schedule ends with, if it does."""
+    decay = schedule.decay
+    if isinstance(decay, Piecewise):
+        decay = decay.pieces[-1].decay
+    if isinstance(decay, Linear) or (isinstance(decay, Wsd) and decay.decay_shape == "linear"):
+        return decay.decay_steps
+    return None
+
+
+def _lines(schedule: Schedule, down: int) -> Iterator[Block]:
+    steps = schedule.warmup.steps
+    for kind in ("log", "linear"):
+        params = _warmup(schedule, kind)
+        yield {"type": "WarmupDecayLR", "params": {"total_num_steps": params["warmup_num_steps"] + down, **params}}
+    if steps:
+        params = {
+            "cycle_min_lr": schedule.lr(0),
+            "cycle_max_lr": schedule.peak_lr,
+            "cycle_first_step_size": steps,
+            "cycle_second_step_size": down,
+            "cycle_momentum": False,
+        }
+        yield {"type": "OneCycle", "params": params}
 
 
 def _cosine(steps: int, length: int, start: float, floor: float, kind: str) -> Block:
@@ -188,3 +202,37 @@ def _cosine(steps: int, length: int, start: float, floor: float, kind: str) -> B
         "warmup_type": kind,
     }
     return {"type": "WarmupCosineLR", "params": params}
+
+
+def initialize_kwargs(
+    schedule: Schedule, optimizer: Optimizer | None = None, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What to pass to ``deepspeed.initialize`` so that it trains at lr(k); see ``Schedule.initialize_kwargs``."""
+    if config is not None and "scheduler" in config:
+        raise ScheduleError(
+            "config.scheduler", "stands beside this schedule, and one would win unseen", "take it out of the config"
+        )
+    group_lrs = None
+    if optimizer is not None:
+        group_lrs = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    kind, block = deepspeed_backend(schedule, group_lrs)
+    given: dict[str, Any] = {} if optimizer is None else {"optimizer": optimizer}
+    if config is not None:
+        given["config"] = {**config, "scheduler": block} if block else dict(config)
+    if kind == "torch":
+        given["lr_scheduler"] = schedule.to_torch if optimizer is None else schedule.to_torch(optimizer)
+    elif config is None:
+        given["lr_scheduler"] = _native(block) if optimizer is None else _native(block)(optimizer)
+    return given
+
+
+def _native(block: Block | None) -> Any:
+    """A function that binds DeepSpeed's own scheduler of a block to an optimizer."""
+    assert block is not None
+
+    def bind(optimizer: Optimizer) -> Any:
+        from lrsched.guard import native_scheduler
+
+        return native_scheduler(block, optimizer)
+
+    return bind

@@ -35,25 +35,30 @@ class ScheduleError(ValueError):
 
 
 class NotExpressible(ScheduleError):
-    """No native DeepSpeed scheduler applies this schedule exactly.
+    """No scheduler of a library applies this schedule exactly.
 
-    ``k`` is the first update where the closest native form differs, ``wanted`` is lr(k),
-    ``native`` what DeepSpeed would train with, ``block`` that closest native form.
+    ``k`` is the first update where the closest one differs, ``wanted`` is lr(k), ``native`` what
+    the library would train with, ``block`` that closest one: a DeepSpeed scheduler block, or
+    transformers' TrainingArguments fields. ``library``: "DeepSpeed" or "transformers".
     """
 
-    def __init__(self, k: int, wanted: float, native: float, block: dict[str, Any]) -> None:
-        ScheduleError.__init__(
-            self,
-            "",
-            f"no native DeepSpeed scheduler applies this schedule: at update k={k} it asks for "
-            f"{wanted!r}, the closest native form ({block['type']}) would train with {native!r}",
-            "use backend: torch (or auto), which applies the schedule exactly",
-        )
-        self.args = (k, wanted, native, block)
+    def __init__(
+        self, k: int, wanted: float, native: float, block: dict[str, Any], library: str = "DeepSpeed"
+    ) -> None:
+        if library == "transformers":
+            nothing, closest = "no scheduler of transformers", f"the closest ({block['lr_scheduler_type']})"
+            way_out = "hand the torch form to Trainer(optimizers=(optimizer, schedule.to_torch(optimizer)))"
+        else:
+            nothing, closest = f"no native {library} scheduler", f"the closest native form ({block['type']})"
+            way_out = "use backend: torch (or auto), which applies the schedule exactly"
+        problem = f"{nothing} applies this schedule: at update k={k} it asks for {wanted!r}, {closest} would train"
+        ScheduleError.__init__(self, "", f"{problem} with {native!r}", way_out)
+        self.args = (k, wanted, native, block, library)
         self.k = k
         self.wanted = wanted
         self.native = native
         self.block = block
+        self.library = library
 
 
 def dotted(where: str, field: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrsched.deepspeed_form import TOLERANCE
+from lrsched.dialects.from_deepspeed import read_block
 from lrsched.errors import NotExpressible, ScheduleError
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ class FormMismatch(ScheduleError):
 def check_forms(schedule: Schedule) -> FormsReport:
     """Compare the torch and DeepSpeed forms with lr(k) at every k in range(total_steps).
 
-    At most 1e-15 of the peak apart, or FormMismatch is raised with k and both numbers. About
-    6 microseconds per update. DeepSpeed's form is left out, and the report says so, when the
+    At most 1e-15 of the peak apart (DeepSpeed's OneCycle: what its own arithmetic loses, at most
+    1e-12), or FormMismatch is raised with k and both numbers. About 5 microseconds per update. DeepSpeed's form is left out, and the report says so, when the
     schedule is not expressible or DeepSpeed is not installed.
     """
     optimizer = _throw_away(schedule.peak_lr)
-    torch_off = _compare("torch", schedule, optimizer, schedule.to_torch(optimizer))
+    torch_off = _compare("torch", schedule, optimizer, schedule.to_torch(optimizer), TOLERANCE)
     try:
         block = schedule.to_deepspeed()
     except NotExpressible as reason:
@@ -73,7 +74,8 @@ def check_forms(schedule: Schedule) -> FormsReport:
         return FormsReport(schedule.total_steps, torch_off, None, block, "DeepSpeed is not installed")
     optimizer = _throw_away(schedule.peak_lr)
     native = native_scheduler(block, optimizer)
-    native_off = _compare(f"DeepSpeed {block['type']}", schedule, optimizer, native)
+    tolerance = read_block(block).rounding()
+    native_off = _compare(f"DeepSpeed {block['type']}", schedule, optimizer, native, tolerance)
     return FormsReport(schedule.total_steps, torch_off, native_off, block)
 
 
@@ -91,7 +93,7 @@ def _throw_away(peak: float) -> Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
 
 
-def _compare(form: str, schedule: Schedule, optimizer: Optimizer, scheduler: Any) -> float:
+def _compare(form: str, schedule: Schedule, optimizer: Optimizer, scheduler: Any, tolerance: float) -> float:
     """The largest difference over all updates, as a part of the peak."""
     import numpy as np
 
@@ -104,7 +106,7 @@ def _compare(form: str, schedule: Schedule, optimizer: Optimizer, scheduler: Any
         wanted = schedule.lr(np.arange(start, stop))
         off = np.abs(found - wanted) / schedule.peak_lr
         # "not <=" so that a NaN counts as wrong.
-        wrong = np.flatnonzero(~(off <= TOLERANCE))
+        wrong = np.flatnonzero(~(off <= tolerance))
         if wrong.size:
             at = int(wrong[0])
             raise FormMismatch(form, start + at, float(wanted[at]), float(found[at]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsched import fields
 from lrsched.decays import Constant, Decay, Span
+from lrsched.decays.base import check_rise
 from lrsched.errors import ScheduleError, joined, unknown
 from lrsched.lengths import Units
 from lrsched.numeric import Steps, Values, as_steps
@@ -67,12 +68,7 @@ class Schedule:
                 f"{self.warmup.steps} is more than total_steps {total}",
                 "shorten the warm-up or lengthen the run",
             )
-        if self.decay.rises_itself and self.warmup.steps:
-            raise ScheduleError(
-                "warmup.steps",
-                f"{self.warmup.steps} before decay shape {self.decay.shape}, which brings its own rise",
-                "leave the warm-up out",
-            )
+        check_rise(self.decay, self.warmup.steps)
         span = Span(peak, self.warmup.steps, total - self.warmup.steps)
         decay = self.decay.resolved(span)
         for name, value in (("peak_lr", peak), ("total_steps", total), ("decay", decay), ("_span", span)):
@@ -203,6 +199,33 @@ class Schedule:
         from lrsched.deepspeed_form import native_block
 
         return native_block(self)
+
+    def initialize_kwargs(
+        self, optimizer: Optimizer | None = None, config: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What ``deepspeed.initialize(model=model, **kwargs)`` needs to train at lr(k), in either case.
+
+        Follows ``backend`` (see ``deepspeed_backend``): DeepSpeed's own scheduler where it applies
+        exactly this schedule, else the torch form. Pass all else (``config`` too, if it is not
+        given here) to ``initialize`` yourself.
+
+        optimizer: the torch optimizer, built with lr = peak_lr; None when DeepSpeed makes it from
+        the config. config: a DeepSpeed config without a scheduler; then a copy of it is among the
+        results, with the block in it where that is the form taken.
+        """
+        from lrsched.deepspeed_form import initialize_kwargs
+
+        return initialize_kwargs(self, optimizer, config)
+
+    def to_transformers(self) -> dict[str, Any]:
+        """The fields of transformers' ``TrainingArguments`` under which Trainer applies exactly lr(k).
+
+        NotExpressible when none of its schedulers does (see transformers_form.py); then hand the
+        torch form over: ``Trainer(optimizers=(optimizer, schedule.to_torch(optimizer)))``.
+        """
+        from lrsched.transformers_form import training_arguments
+
+        return training_arguments(self)
 
 
 def _read(mapping: Mapping[str, Any], steps_per_epoch: float | None) -> dict[str, Any]:

@@ -62,6 +62,16 @@ def check_gamma(gamma: float, field: str = "decay.gamma") -> None:
         raise ScheduleError(field, f"{gamma!r} is not above 0 and at most 1", "the peak is the highest learning rate")
 
 
+def check_rise(decay: Decay, warmup_steps: int) -> None:
+    """ScheduleError for a warm-up before a shape that brings its own rise."""
+    if decay.rises_itself and warmup_steps:
+        raise ScheduleError(
+            "warmup.steps",
+            f"{warmup_steps} before decay shape {decay.shape}, which brings its own rise",
+            "leave the warm-up out",
+        )
+
+
 def resolved_length(name: str, value: int | None, span: Span, unfinished: bool) -> int:
     """The length of a decay: ``value``, or all D updates; ScheduleError if D is too few."""
     field = f"decay.{name}"

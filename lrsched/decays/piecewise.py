@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lrsched import fields
-from lrsched.decays.base import Decay, Span
+from lrsched.decays.base import Decay, Span, check_rise
 from lrsched.errors import ScheduleError
 from lrsched.lengths import Units
 from lrsched.numeric import Steps, Values, joined
@@ -55,6 +55,7 @@ class Piece(fields.Section):
                 f"{self.warmup.steps} is more than the piece's {span.steps} updates",
                 "shorten the warm-up or lengthen the piece",
             )
+        check_rise(self.decay, self.warmup.steps)
         return dataclasses.replace(self, steps=span.steps, decay=self.decay.resolved(self._own(span)))
 
     def _own(self, span: Span) -> Span:

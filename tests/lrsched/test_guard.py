@@ -20,11 +20,12 @@ def test_all_forms_agree(decay: str) -> None:
     report = check_forms(make(decay))
     assert report.updates == 50
     assert report.torch == 0.0
-    native = decay in ("constant", "cosine", "cosine-early")
+    native = decay in ("constant", "cosine", "cosine-early", "linear-from-peak")
     assert (report.block is not None) == native
     if native:
         assert report.deepspeed is not None
-        assert report.deepspeed <= 1e-15
+        # OneCycle, which applies linear-from-peak, loses digits in its own arithmetic.
+        assert report.deepspeed <= (2e-15 if decay == "linear-from-peak" else 1e-15)
         assert "DeepSpeed within" in str(report)
     else:
         assert report.deepspeed is None

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schedule_cases import DECAYS, make, schedules
+from schedule_cases import DECAYS, FALLING, make, schedules
 
 import lrsched.schedule
 from lrsched import Constant, Cosine, MultiStep, Schedule, ScheduleError, Warmup
 
+KNOWN = "constant, cosine, linear, polynomial, step, multistep, exponential, inverse_sqrt, wsd, one_cycle, piecewise"
 DESIGN = """
 schedule:
   peak_lr: 1.0e-3
@@ -88,7 +89,7 @@ def test_warmup_never_falls_and_stays_below_the_peak(schedule: Schedule) -> None
 
 @given(schedules())
 def test_decay_never_rises_unless_it_cycles(schedule: Schedule) -> None:
-    if getattr(schedule.decay, "after", "hold") == "hold":
+    if schedule.decay.shape in FALLING and getattr(schedule.decay, "after", "hold") == "hold":
         values = schedule.lr(np.arange(schedule.warmup.steps, 2 * schedule.total_steps + 2))
         assert (np.diff(values) <= 1e-15 * schedule.peak_lr).all()
 
@@ -247,14 +248,14 @@ REFUSED: list[tuple[Any, str]] = [
         _with(backend="deep"),
         "s.backend: unknown backend 'deep'; did you mean 'deepspeed'? known: auto, deepspeed, torch",
     ),
-    (_with(decay={}), "s.decay.shape: is missing; known: constant, cosine, linear, step, multistep, exponential"),
+    (_with(decay={}), "s.decay.shape: is missing; known: " + KNOWN),
     (
         _decay("cosin"),
-        "s.decay.shape: unknown shape 'cosin'; did you mean 'cosine'? known: constant, cosine, linear, step, multistep, exponential",
+        "s.decay.shape: unknown shape 'cosin'; did you mean 'cosine'? known: " + KNOWN,
     ),
     (
         _decay("cosine", T_max=5),
-        "s.decay.T_max: unknown key 'T_max'; did you mean 't_max'? known: shape, t_max, eta_min, after, ends_at_min, allow_unfinished",
+        "s.decay.T_max: unknown key 'T_max'; did you mean 't_max'? known: shape, t_max, eta_min, after, cycle_mult, cycle_gamma, ends_at_min, allow_unfinished",
     ),
     (_decay("cosine", t_max=0), "s.decay.t_max: 0 is too short; it must be at least 1"),
     (
@@ -279,7 +280,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         _decay("step", step_size=5, ends_at_min=True),
-        "s.decay.ends_at_min: does not apply to shape step; only to cosine and linear; leave it out",
+        "s.decay.ends_at_min: does not apply to shape step; only to cosine, linear, polynomial, wsd; leave it out",
     ),
     (
         _decay("linear", decay_steps=101),
@@ -377,14 +378,19 @@ def test_describe_names_the_numbers(decay: str) -> None:
     schedule = make(decay)
     sentence = schedule.describe()
     assert "\n" not in sentence
-    assert sentence.startswith("Linear warm-up from 0.0 towards 0.001 in updates 0 to 4, then ")
-    assert f"50 updates in all, the first trains at 0.0, the last (k=49) at {schedule.lr(49)!r}." in sentence
+    assert schedule.decay.rises_itself or sentence.startswith(
+        "Rises linearly from 0.0 towards 0.001 over 5 updates (k=0 to 4), then "
+    )
+    assert (
+        f"50 updates in all, the first trains at {schedule.lr(0)!r}, the last (k=49) at {schedule.lr(49)!r}."
+        in sentence
+    )
 
 
 def test_describe_in_full() -> None:
     assert Schedule.from_yaml(DESIGN).describe() == (
-        "Linear warm-up from 0.0 towards 0.001 in updates 0 to 499, then cosine from 0.001 to 1e-05 over 9500 updates "
-        "(then held at 1e-05); 10000 updates in all, the first trains at 0.0, the last (k=9999) at 1e-05."
+        "Rises linearly from 0.0 towards 0.001 over 500 updates (k=0 to 499), then cosine from 0.001 to 1e-05 over "
+        "9500 updates (then held at 1e-05); 10000 updates in all, the first trains at 0.0, the last (k=9999) at 1e-05."
     )
 
 

@@ -1,0 +1,49 @@
+"""The table of ``lrsched compare``: one schedule beside the other libraries' for the same request."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrsched.peers import Peer, peers
+from lrsched.schedule import Schedule
+
+# Learning rates further apart than this part of the peak are different.
+_SAME = 1e-12
+_LABEL, _CELL = 47, 9
+
+
+def comparison(schedule: Schedule) -> str:
+    """One row per library: the learning rates at the telling updates, as parts of the peak.
+
+    A ``*`` marks what differs from the schedule by more than 1e-12 of the peak. The last two
+    columns say how many updates of the run (and 20 % past its end) differ, and by how much.
+    """
+    shown = _telling(schedule)
+    k = np.arange(schedule.total_steps + schedule.total_steps // 5 + 2)
+    own = schedule.lr(k)
+    head = "learning rate / peak_lr at update k =".ljust(_LABEL) + "".join(f"{one:>{_CELL}} " for one in shown)
+    lines = [schedule.describe(), "", f"{head}   differ  by at most"]
+    lines.append(_line("this schedule", own, own, shown, schedule.peak_lr))
+    for peer in peers(schedule):
+        lines.append(_line(_label(peer), peer.values(k), own, shown, schedule.peak_lr))
+    lines += ["", f"* differs; {shown[-2]} is the first update past the end of the run. Differences: k=0 to {k[-1]}."]
+    return "\n".join(lines)
+
+
+def _telling(schedule: Schedule) -> list[int]:
+    """The updates where libraries disagree: the start, the hand-over, the end and what comes after."""
+    warm, total = schedule.warmup.steps, schedule.total_steps
+    inside = {0, 1, warm - 1, warm, warm + 1, (warm + total) // 2, total - 1}
+    return [*sorted(k for k in inside if 0 <= k < total), total, total + max(1, total // 10)]
+
+
+def _label(peer: Peer) -> str:
+    return f"{peer.library} {peer.call}"
+
+
+def _line(label: str, values: np.ndarray, own: np.ndarray, shown: list[int], peak: float) -> str:
+    off = np.abs(values - own) / peak
+    cells = "".join(f"{values[k] / peak:>{_CELL}.4g}{'*' if off[k] > _SAME else ' '}" for k in shown)
+    differing = int((off > _SAME).sum())
+    verdict = f"{differing:>8}  {off.max():.2g} (k={int(off.argmax())})" if differing else f"{'-':>8}  equal"
+    return f"{label:<{_LABEL}.{_LABEL - 1}}{cells}{verdict}"
