@@ -75,7 +75,7 @@ class Piece(fields.Section):
         return f"for {span.steps} updates {rise}{self.decay.phrase(own)}"
 
     def to_dict(self) -> dict[str, Any]:
-        warmup = {"warmup": self.warmup.to_dict()} if self.warmup.steps else {}
+        warmup = {"warmup": self.warmup.to_dict()} if self.warmup != Warmup() else {}
         return {"steps": self.steps, "peak_ratio": self.peak_ratio, **warmup, "decay": self.decay.to_mapping()}
 
 

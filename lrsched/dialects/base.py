@@ -17,7 +17,7 @@ from lrsched.errors import ScheduleError
 from lrsched.numeric import LARGEST_K, Steps, Values
 from lrsched.schedule import Schedule
 
-# How far a native schedule may lie from a dialect shape, as a part of the peak, to stand for it.
+# Learning rates this close, as a part of the peak, are the same: a few roundings of a double.
 SAME = 1e-15
 # Updates compared at most; a longer run is sampled.
 _COMPARED = 2**17
@@ -37,6 +37,10 @@ class Dialect(Decay):
     def natural_steps(self) -> int:
         """The updates that the scheduler's own numbers span; 1 when they name no length."""
         raise NotImplementedError
+
+    def rounding(self) -> float:
+        """What the library's own arithmetic may be off by, as a part of the peak."""
+        return SAME
 
     def native(self, span: Span) -> dict[str, Any] | None:
         """``warmup`` and ``decay`` (YAML form) of the native schedule that this may be.
@@ -75,7 +79,7 @@ def as_schedule(shape: Dialect, peak_lr: float, total_steps: int | None = None) 
             )
         except ScheduleError:
             continue
-        if largest_difference(schedule, native) <= SAME * schedule.peak_lr:
+        if largest_difference(schedule, native) <= shape.rounding() * schedule.peak_lr:
             return native
     return schedule
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from lrsched import fields
 from lrsched.decays.base import Span
-from lrsched.dialects.base import Dialect
+from lrsched.dialects.base import SAME, Dialect
 from lrsched.errors import ScheduleError
 from lrsched.numeric import half_cosine, log
 
 WARMUP_TYPES = ("log", "linear")
+# The most that OneCycle's rounding may come to, where it is still called the same curve.
+ONE_CYCLE_ROUNDING = 1e-12
 
 
 class _DeepSpeed(Dialect):
@@ -72,7 +74,7 @@ class WarmupLR(_DeepSpeed):
         return {"warmup": {"steps": steps, "shape": "log", "start_ratio": low / span.peak}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmupDecayLR(WarmupLR):
     """WarmupLR, then ``min + (max - min) * max(0, (T' - i) / max(1, T' - W'))``, T' = total_num_steps.
 
@@ -80,27 +82,20 @@ class WarmupDecayLR(WarmupLR):
     """
 
     shape = "deepspeed.WarmupDecayLR"
-    total_num_steps: int | None = fields.length(None, least=1)
-
-    def resolved(self, span: Span) -> WarmupDecayLR:
-        if self.total_num_steps is None:
-            raise ScheduleError("decay.total_num_steps", "is missing", "it has no default")
-        return self
+    total_num_steps: int = fields.length(least=1)
 
     def top(self, peak: float) -> float:
         return 0.001 if self.warmup_max_lr is None else self.warmup_max_lr
 
     def after(self, i: np.ndarray) -> np.ndarray:
-        assert self.total_num_steps is not None
         left = self.total_num_steps - i.astype(np.float64)
         return np.maximum(0.0, left / max(1.0, self.total_num_steps - max(2, self.warmup_num_steps)))
 
     def natural_steps(self) -> int:
-        return self.total_num_steps or 1
+        return self.total_num_steps
 
     def native(self, span: Span) -> dict[str, Any] | None:
         """A logarithmic warm-up, one update more at the peak, and a line down to min."""
-        assert self.total_num_steps is not None
         low, steps = self.warmup_min_lr, max(2, self.warmup_num_steps)
         down = self.total_num_steps - steps
         if self.top(span.peak) != span.peak or down < 1:
@@ -189,14 +184,14 @@ class OneCycle(_DeepSpeed):
     cycle_second_stair_count: int | None = fields.length(None)
     decay_step_size: float = fields.number(0.0)
 
-    def resolved(self, span: Span) -> OneCycle:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cycle_first_step_size <= 0.0:
             raise ScheduleError(
                 "decay.cycle_first_step_size", f"{self.cycle_first_step_size!r} is not above 0", "DeepSpeed refuses it"
             )
         if self.second < 0.0:
             raise ScheduleError("decay.cycle_second_step_size", f"{self.second!r} is negative", "DeepSpeed refuses it")
-        return self
 
     @property
     def second(self) -> float:
@@ -233,6 +228,12 @@ class OneCycle(_DeepSpeed):
 
     def natural_steps(self) -> int:
         return math.ceil(self.cycle_first_step_size + self.second)
+
+    def rounding(self) -> float:
+        """DeepSpeed takes 1 + k/total - floor(...), off by 2.2e-16, and divides by a half's share."""
+        shares = [size for size in (self.cycle_first_step_size, self.second) if size > 0.0]
+        total = self.cycle_first_step_size + self.second
+        return min(SAME + 2.3e-16 * total / min(shares), ONE_CYCLE_ROUNDING)
 
     def native(self, span: Span) -> dict[str, Any] | None:
         first, second = self.cycle_first_step_size, self.second

@@ -32,6 +32,12 @@ def from_deepspeed(block: Mapping[str, Any], peak_lr: float | None = None, total
     ScheduleError: an unknown type or parameter, "auto", a list of values per group,
     last_batch_iteration.
     """
+    shape = read_block(block)
+    return as_schedule(shape, _peak(shape, peak_lr), total_steps)
+
+
+def read_block(block: Mapping[str, Any]) -> Dialect:
+    """The decay shape of a ``scheduler`` block."""
     block = fields.as_mapping(block, "scheduler")
     errors = fields.unknown_keys(block, ["type", "params"], "scheduler")
     if errors:
@@ -43,10 +49,9 @@ def from_deepspeed(block: Mapping[str, Any], peak_lr: float | None = None, total
     cls = SHAPES[f"deepspeed.{kind}"]
     params = dict(fields.as_mapping(block.get("params") or {}, "scheduler.params"))
     try:
-        shape = _read(cls, params)
+        return _read(cls, params)
     except ScheduleError as error:
         raise error.under("scheduler").renamed("decay", "params") from None
-    return as_schedule(shape, _peak(shape, peak_lr), total_steps)
 
 
 def _read(cls: type[Dialect], params: dict[str, Any]) -> Dialect:
@@ -59,8 +64,13 @@ def _read(cls: type[Dialect], params: dict[str, Any]) -> Dialect:
             raise ScheduleError(
                 f"decay.{name}", f"{list(value)!r} has one value per group", "describe one group at a time"
             )
-    if params.pop("last_batch_iteration", -1) != -1:
-        raise ScheduleError("decay.last_batch_iteration", "starts the schedule in its middle", "take lr(k) from that k")
+    last = params.pop("last_batch_iteration", -1)
+    if last != -1:
+        raise ScheduleError(
+            "decay.last_batch_iteration",
+            f"{last!r} starts the schedule in its middle",
+            "leave it out, and start at the k you want instead: lr(k) is the same for every start",
+        )
     if cls is OneCycle:
         params = {name: value for name, value in params.items() if name not in _MOMENTUM}
     return fields.read_section(cls, params, Units())

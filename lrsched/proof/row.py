@@ -24,9 +24,11 @@ class Row:
     name: what the table shows. shape: the decay shape that the row proves (a native one such as
     "cosine", or a dialect's such as "torch.StepLR"). schedule: makes our side; it may ask the
     installed library (``from_torch`` of a real scheduler). Their side is either ``scheduler``,
-    which binds a real scheduler to a real torch optimizer of lr PEAK, or ``block``, a DeepSpeed
-    scheduler block that a real DeepSpeed engine runs with an optimizer of lr PEAK.
-    updates: how many are compared; default 1.2 total_steps, rounded up.
+    which binds a real scheduler to a real torch optimizer of lr peak_lr, or ``block``, a DeepSpeed
+    scheduler block that a real DeepSpeed engine runs with an optimizer of lr peak_lr, or
+    neither: then it runs the torch form of the schedule.
+    updates: how many are compared; default 1.2 total_steps, rounded up. peak_lr: the learning rate
+    the optimizer is built with, and what deviations are a part of.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Row:
     scheduler: Callable[[Optimizer], Any] | None = None
     block: dict[str, Any] | None = None
     updates: int | None = None
+    peak_lr: float = PEAK

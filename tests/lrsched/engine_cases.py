@@ -17,7 +17,7 @@ from typing import Any
 import deepspeed
 import torch
 
-from lrsched import Schedule, deepspeed_backend
+from lrsched import Schedule
 
 # Warnings are errors here too, but for those of other people's code:
 # DeepSpeed's Muon optimizer, imported by initialize, makes torch import a module that torch itself deprecates.
@@ -79,15 +79,16 @@ def start(case: dict[str, Any]) -> Any:
         "bf16": {"enabled": case.get("bf16", False)},
         "zero_allow_untested_optimizer": True,
     }
-    kind, block = deepspeed_backend(schedule)
-    if kind == "deepspeed":
-        config["scheduler"] = block
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=config,
-        lr_scheduler=schedule.to_torch if kind == "torch" else None,
-    )
+    if case["given"] == "objects":
+        # DeepSpeed's config says nothing of the schedule: a scheduler object does.
+        engine, *_ = deepspeed.initialize(model=model, config=config, **schedule.initialize_kwargs(optimizer))
+    elif case["given"] == "config":
+        engine, *_ = deepspeed.initialize(model=model, **schedule.initialize_kwargs(optimizer, config))
+    else:
+        config["optimizer"] = {"type": "AdamW", "params": {"lr": schedule.peak_lr, "torch_adam": True}}
+        engine, *_ = deepspeed.initialize(
+            model=model, model_parameters=groups, **schedule.initialize_kwargs(config=config)
+        )
     engine.lr_used = []
 
     def note(innermost: torch.optim.Optimizer, *_: Any) -> None:

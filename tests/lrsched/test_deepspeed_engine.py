@@ -20,7 +20,14 @@ COSINE = {"shape": "cosine", "eta_min": 1e-5}
 def _case(backend: str, stage: int, accumulation: int, **more: Any) -> dict[str, Any]:
     schedule = {"peak_lr": 1e-3, "total_steps": 11, "warmup": WARMUP, "decay": COSINE, "backend": backend}
     schedule.update(more.pop("schedule", {}))
-    return {"schedule": schedule, "stage": stage, "accumulation": accumulation, "scales": [1.0, 0.1], **more}
+    return {
+        "schedule": schedule,
+        "stage": stage,
+        "accumulation": accumulation,
+        "scales": [1.0, 0.1],
+        "given": "config",
+        **more,
+    }
 
 
 CASES = {
@@ -36,6 +43,15 @@ for _backend in ("deepspeed", "torch"):
         f"{_backend}-resumed": _case(_backend, 2, 1, resume_at=5),
         f"{_backend}-resumed-stage0": _case(_backend, 0, 1, resume_at=5),
         f"{_backend}-skipped-update": _case(_backend, 1, 1, overflow_at=6),
+        f"{_backend}-scheduler-object": _case(_backend, 2, 1, given="objects"),
+        f"{_backend}-optimizer-of-the-engine": _case(_backend, 2, 1, given="optimizer in the config"),
+        f"{_backend}-one-cycle": _case(
+            _backend,
+            1,
+            1,
+            scales=[1.0, 1.0],
+            schedule={"decay": {"shape": "linear", "ends_at_min": False}},
+        ),
         f"{_backend}-log": _case(
             _backend,
             1,
@@ -72,7 +88,8 @@ def test_used_learning_rates_are_those_of_the_schedule(results: dict[str, Any], 
     case, result = CASES[name], results[name]
     schedule = Schedule.from_dict(case["schedule"])
     native = case["schedule"]["backend"] == "deepspeed"
-    assert result["scheduler"] == ("WarmupCosineLR" if native else "ScheduleLR")
+    own = "OneCycle" if name.endswith("one-cycle") else "WarmupCosineLR"
+    assert result["scheduler"] == (own if native else "ScheduleLR")
     assert len(result["used"]) == schedule.total_steps
     for k, used in enumerate(result["used"]):
         wanted = [schedule.lr(k) * scale for scale in case["scales"]]
@@ -91,4 +108,4 @@ def test_both_backends_use_the_same_learning_rates(results: dict[str, Any]) -> N
             for here, there in zip(native, own, strict=True):
                 assert here == pytest.approx(there, rel=0.0, abs=1e-15 * 1e-3)
             compared += 1
-    assert compared == 14
+    assert compared == 17
