@@ -9,7 +9,7 @@ from lrsched.schedule import Schedule
 
 # Learning rates further apart than this part of the peak are different.
 _SAME = 1e-12
-_LABEL, _CELL = 47, 9
+_LABEL, _CELL = 40, 9
 
 
 def comparison(schedule: Schedule) -> str:
@@ -21,8 +21,8 @@ def comparison(schedule: Schedule) -> str:
     shown = _telling(schedule)
     k = np.arange(schedule.total_steps + schedule.total_steps // 5 + 2)
     own = schedule.lr(k)
-    head = "learning rate / peak_lr at update k =".ljust(_LABEL) + "".join(f"{one:>{_CELL}} " for one in shown)
-    lines = [schedule.describe(), "", f"{head}   differ  by at most"]
+    head = "learning rate / peak_lr, update k =".ljust(_LABEL) + "".join(f"{one:>{_CELL}} " for one in shown)
+    lines = [schedule.describe(), "", f"{head} differ  by at most"]
     lines.append(_line("this schedule", own, own, shown, schedule.peak_lr))
     for peer in peers(schedule):
         lines.append(_line(_label(peer), peer.values(k), own, shown, schedule.peak_lr))
@@ -33,7 +33,7 @@ def comparison(schedule: Schedule) -> str:
 def _telling(schedule: Schedule) -> list[int]:
     """The updates where libraries disagree: the start, the hand-over, the end and what comes after."""
     warm, total = schedule.warmup.steps, schedule.total_steps
-    inside = {0, 1, warm - 1, warm, warm + 1, (warm + total) // 2, total - 1}
+    inside = {0, 1, warm - 1, warm, (warm + total) // 2, total - 1}
     return [*sorted(k for k in inside if 0 <= k < total), total, total + max(1, total // 10)]
 
 
@@ -45,5 +45,5 @@ def _line(label: str, values: np.ndarray, own: np.ndarray, shown: list[int], pea
     off = np.abs(values - own) / peak
     cells = "".join(f"{values[k] / peak:>{_CELL}.4g}{'*' if off[k] > _SAME else ' '}" for k in shown)
     differing = int((off > _SAME).sum())
-    verdict = f"{differing:>8}  {off.max():.2g} (k={int(off.argmax())})" if differing else f"{'-':>8}  equal"
+    verdict = f"{differing:>7}  {off.max():.2g} (k={int(off.argmax())})" if differing else f"{'-':>7}  equal"
     return f"{label:<{_LABEL}.{_LABEL - 1}}{cells}{verdict}"

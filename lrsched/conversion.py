@@ -50,11 +50,11 @@ def imported(path: str, library: str, peak_lr: float | None, total_steps: int | 
     transformers: TrainingArguments as JSON or YAML, with max_steps as the length of the run.
     peak_lr, total_steps: instead of what the file says, or where it says nothing.
     """
-    read = _from_deepspeed if library == "deepspeed" else _from_transformers
+    read, found = _from_deepspeed if library == "deepspeed" else _from_transformers, _read(path)
     try:
-        schedule = read(_read(path), peak_lr, total_steps)
+        schedule = read(found, peak_lr, total_steps)
     except ScheduleError as error:
-        raise error.under(path) from None
+        raise ScheduleError("", f"{path}: {error}") from None
     return f"# {schedule.describe()}\n{schedule.to_yaml()}"
 
 

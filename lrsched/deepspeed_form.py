@@ -98,6 +98,13 @@ def native_lr(block: Block, k: np.ndarray, base_lr: float) -> np.ndarray:
     return read_block(block).values(k, base_lr)
 
 
+def block_tolerance(block: Block) -> float:
+    """How far DeepSpeed's arithmetic may take it from lr(k), as a part of the peak: 1e-15 but for OneCycle."""
+    from lrsched.dialects.from_deepspeed import read_block
+
+    return read_block(block).rounding()
+
+
 def first_difference(schedule: Schedule, block: Block) -> NotExpressible | None:
     """The first update of the run where ``block`` does not apply lr(k); None if there is none."""
     import numpy as np

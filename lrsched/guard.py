@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrsched.deepspeed_form import TOLERANCE
-from lrsched.dialects.from_deepspeed import read_block
+from lrsched.deepspeed_form import TOLERANCE, block_tolerance
 from lrsched.errors import NotExpressible, ScheduleError
 
 if TYPE_CHECKING:
@@ -74,8 +73,7 @@ def check_forms(schedule: Schedule) -> FormsReport:
         return FormsReport(schedule.total_steps, torch_off, None, block, "DeepSpeed is not installed")
     optimizer = _throw_away(schedule.peak_lr)
     native = native_scheduler(block, optimizer)
-    tolerance = read_block(block).rounding()
-    native_off = _compare(f"DeepSpeed {block['type']}", schedule, optimizer, native, tolerance)
+    native_off = _compare(f"DeepSpeed {block['type']}", schedule, optimizer, native, block_tolerance(block))
     return FormsReport(schedule.total_steps, torch_off, native_off, block)
 
 

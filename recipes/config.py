@@ -157,7 +157,9 @@ class ScheduleBlock(Block):
         None, description="steps (500, '3%', '2 epochs'), shape (linear, log, cosine), start_ratio."
     )
     decay: dict[str, Any] | None = Field(
-        None, description="shape and its parameters, for cosine: t_max, eta_min, after, ends_at_min."
+        None,
+        description="shape (constant, cosine, linear, polynomial, step, multistep, exponential, inverse_sqrt, wsd, "
+        "one_cycle, piecewise) and its parameters, for cosine: t_max, eta_min, after, ends_at_min; docs/schedules.md.",
     )
     backend: Literal["deepspeed", "torch", "auto"] = Field(
         "auto", description="Who steps the lr: DeepSpeed's own scheduler, ours, or the first where it is exact."

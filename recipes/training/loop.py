@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from lrsched import Schedule
+from lrsched.deepspeed_form import TOLERANCE
 from recipes.config import RunConfig
 from recipes.data.batches import MicroBatch, collate
 from recipes.errors import UserError
@@ -48,7 +49,8 @@ class Training:
     """All that the loop needs, on one rank.
 
     step: number of updates made (the schedule's k). held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
-    report: Ray Train's, on all ranks. update_tokens: real tokens since this process began.
+    report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
+    may be off by, as a part of the peak.
     """
 
     config: RunConfig
@@ -66,6 +68,7 @@ class Training:
     step: int = 0
     eval_loss: float = float("nan")
     update_tokens: int = 0
+    lr_tolerance: float = TOLERANCE
 
     @property
     def rank(self) -> int:
@@ -141,7 +144,7 @@ def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
     expected, peak_lr = run.schedule.lr(k), run.schedule.peak_lr
     ratios = group_lr_ratios(run.config.optimizer)
     for lr, ratio in zip(lrs, ratios, strict=True):
-        if abs(lr - expected * ratio) > 1e-15 * peak_lr * ratio:
+        if abs(lr - expected * ratio) > run.lr_tolerance * peak_lr * ratio:
             raise ScheduleMismatch(f"update {k + 1} used lr {lr!r}, the schedule says {expected * ratio!r}")
     return lrs[0]
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lrsched.deepspeed_form import TOLERANCE, block_tolerance
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan
@@ -108,6 +109,7 @@ def _build(
         checkpoints=checkpoints,
         report=report,
         clock=clock,
+        lr_tolerance=block_tolerance(job.ds_config["scheduler"]) if "scheduler" in job.ds_config else TOLERANCE,
     )
 
 
