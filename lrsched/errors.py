@@ -42,9 +42,7 @@ class NotExpressible(ScheduleError):
     transformers' TrainingArguments fields. ``library``: "DeepSpeed" or "transformers".
     """
 
-    def __init__(
-        self, k: int, wanted: float, native: float, block: dict[str, Any], library: str = "DeepSpeed"
-    ) -> None:
+    def __init__(self, k: int, wanted: float, native: float, block: dict[str, Any], library: str = "DeepSpeed") -> None:
         if library == "transformers":
             nothing, closest = "no scheduler of transformers", f"the closest ({block['lr_scheduler_type']})"
             way_out = "hand the torch form to Trainer(optimizers=(optimizer, schedule.to_torch(optimizer)))"

@@ -18,7 +18,7 @@ _STARTED_AT = time.time()
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 a fault while training, 2 a wrong input, 130 Ctrl-C, 143 SIGTERM."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         return _run(options)
     except UserError as error:
