@@ -43,7 +43,10 @@ def _label(peer: Peer) -> str:
 
 def _line(label: str, values: np.ndarray, own: np.ndarray, shown: list[int], peak: float) -> str:
     off = np.abs(values - own) / peak
-    cells = "".join(f"{values[k] / peak:>{_CELL}.4g}{'*' if off[k] > _SAME else ' '}" for k in shown)
-    differing = int((off > _SAME).sum())
+    # "not <=", because what is not a number is different too.
+    differs = ~(off <= _SAME)
+    cells = "".join(f"{values[k] / peak:>{_CELL}.4g}{'*' if differs[k] else ' '}" for k in shown)
+    differing = int(differs.sum())
+    # The largest of NaN and a number is NaN, at its k.
     verdict = f"{differing:>7}  {off.max():.2g} (k={int(off.argmax())})" if differing else f"{'-':>7}  equal"
     return f"{label:<{_LABEL}.{_LABEL - 1}}{cells}{verdict}"

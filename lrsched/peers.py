@@ -1,9 +1,9 @@
 """What other libraries give for the same request: a warm-up of W updates, T in all, this shape.
 
 torch's, transformers' and DeepSpeed's curves are those of the dialects, held against the real
-libraries. The others' are their formulas as read in their sources (August 2026: optax 2edbcbe,
-t5x cc342d4, timm aa4b585, composer 6405188, torchtitan b5bcd76, Megatron-LM d98e8a6, NeMo
-0165f08, nanoT5 1375b38), in the order in which their training loops call them.
+libraries. The others' are formulas, each held against the library's own code (optax 2edbcbe,
+t5x cc342d4, timm aa4b585, composer 6405188, torchtitan b5bcd76, Megatron-LM d98e8a6, NeMo 8cfedd7,
+nanoT5 1375b38), called in the order of its training loop; tests/lrsched/test_peers.py has values.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _dialects(schedule: Schedule, request: Request) -> Iterator[tuple[str, str, 
         warm = {"start_factor": schedule.warmup.start_ratio or 1e-8, "end_factor": 1.0, "total_iters": request.warm}
         members = [{"shape": "torch.LinearLR", **warm}, decay]
         whole = {"shape": "torch.SequentialLR", "schedulers": members, "milestones": [request.warm]}
-        text = f"SequentialLR(LinearLR, {call})" if request.warm else call
+        text = f"LinearLR + {call}" if request.warm else call
         yield "torch", text, functools.partial(_dialect, request, whole if request.warm else decay)
     for call, decay in _transformers_calls(schedule, request):
         yield "transformers", call, functools.partial(_dialect, request, decay)
@@ -202,6 +202,7 @@ def _waves(progress: np.ndarray) -> np.ndarray:
 
 
 def _optax_cosine(r: Request, k: np.ndarray) -> np.ndarray:
+    # Megatron-LM too: it counts samples, which at one batch size makes no difference.
     return _ramp(r, k, r.between(half_cosine(np.minimum(r.progress(k), 1.0))))
 
 
@@ -211,16 +212,19 @@ def _torchtitan_cosine(r: Request, k: np.ndarray) -> np.ndarray:
 
 
 def _nemo_cosine(r: Request, k: np.ndarray) -> np.ndarray:
+    # With a constant tail (constant_steps above 0) its warm-up is k / W instead.
     rising = r.peak * (k + 1) / (r.warm + 1)
     return np.where(k < r.warm, rising, r.between(half_cosine(np.minimum(r.progress(k), 1.0))))
 
 
 def _composer_cosine(r: Request, k: np.ndarray) -> np.ndarray:
-    # Its Trainer asks the schedule before it counts the batch, so batch k uses f(k - 1).
+    # Its Trainer asks the schedule before it counts the batch, so batch k uses f(k - 1). It
+    # never trains past t_max: the values from T on are what the schedule itself would give.
     return _optax_cosine(r, np.maximum(k - 1, 0))
 
 
 def _timm_cosine(r: Request, k: np.ndarray) -> np.ndarray:
+    # For warmup_lr_init 0 and --sched-on-updates: by default train.py counts epochs, not updates.
     return _ramp(r, k, r.between(half_cosine(np.minimum(k / r.total, 1.0))))
 
 
@@ -229,12 +233,23 @@ def _timm_prefix_cosine(r: Request, k: np.ndarray) -> np.ndarray:
 
 
 def _t5x_cosine(r: Request, k: np.ndarray) -> np.ndarray:
-    # It has no floor, and its progress is taken modulo the cycle.
-    return _ramp(r, k, r.peak * half_cosine(r.progress(k) % 1.0))
+    # Its progress is taken modulo the cycle. Without a warm-up the factor linear_warmup is left
+    # out: it would make update 0 NaN.
+    return _t5x_floor(r, _ramp(r, k, r.peak * half_cosine(r.progress(k) % 1.0)))
+
+
+def _t5x_floor(r: Request, values: np.ndarray) -> np.ndarray:
+    # min_learning_rate cuts the curve off, the warm-up too; its default is 1e-8.
+    return np.maximum(values, r.floor or 1e-8)
 
 
 def _nanot5_cosine(r: Request, k: np.ndarray) -> np.ndarray:
-    rising = r.peak * (0.5 + 0.5 * k / max(1, r.warm))
+    if not r.warm:
+        # The torch that it pins (up to 2.0.1) begins at half the peak, one update late, and
+        # comes to the full height only in the climb past the end.
+        late = np.maximum(k - 1, 0)
+        return r.floor + (np.where(late > r.total, 1.0, 0.5) * r.peak - r.floor) * _waves(late / r.total)
+    rising = r.peak * (0.5 + 0.5 * k / r.warm)
     return np.where(k < r.warm, rising, r.between(_waves(r.progress(k))))
 
 
@@ -248,8 +263,19 @@ def _torchtitan_linear(r: Request, k: np.ndarray) -> np.ndarray:
     return np.where(k < r.warm, rising, r.between(1.0 - r.progress(k)))
 
 
+def _nemo_linear(r: Request, k: np.ndarray) -> np.ndarray:
+    rising = r.peak * (k + 1) / (r.warm + 1)
+    return np.where(k < r.warm, rising, r.between(1.0 - np.minimum(r.progress(k), 1.0)))
+
+
 def _composer_linear(r: Request, k: np.ndarray) -> np.ndarray:
     return _optax_linear(r, np.maximum(k - 1, 0))
+
+
+def _t5x_linear(r: Request, k: np.ndarray) -> np.ndarray:
+    # decay_factor is the slope: (1 - floor / peak) / (T - W) here. Without a warm-up update 0 is 0 / 0.
+    values = _t5x_floor(r, _optax_linear(r, k))
+    return values if r.warm else np.where(k == 0, np.nan, values)
 
 
 _COSINE: list[tuple[str, str, Callable[[Request, np.ndarray], np.ndarray]]] = [
@@ -266,8 +292,10 @@ _COSINE: list[tuple[str, str, Callable[[Request, np.ndarray], np.ndarray]]] = [
 _LINEAR: list[tuple[str, str, Callable[[Request, np.ndarray], np.ndarray]]] = [
     ("optax", "join_schedules of two linear", _optax_linear),
     ("Megatron-LM", "linear", _optax_linear),
+    ("NeMo", "WarmupAnnealing", _nemo_linear),
     ("torchtitan", "decay_type linear", _torchtitan_linear),
     ("composer", "LinearWithWarmup", _composer_linear),
+    ("t5x", "linear_decay", _t5x_linear),
 ]
 
 
