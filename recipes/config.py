@@ -283,15 +283,6 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
-    def _elastic_can_resume(self) -> RunConfig:
-        if self.scaling.min_workers is not None and self.deepspeed.zero_stage > 0:
-            raise ValueError(
-                "scaling.min_workers and max_workers need deepspeed.zero_stage 0: the checkpoints of "
-                f"stage {self.deepspeed.zero_stage} belong to one number of workers"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _an_example_for_every_worker(self) -> RunConfig:
         workers = self.scaling.max_workers or self.scaling.num_workers
         if self.training.examples_per_update < workers:

@@ -75,7 +75,7 @@ def test_overrides_are_read_as_yaml(tmp_path):
             "model={folder: m}",
             "a model from a folder or the hub needs its own token ids: set data.tokenizer to {kind: fol",
         ),
-        ("scaling={min_workers: 1, max_workers: 2}", "scaling.min_workers and max_workers need deepspeed.zero_stage 0"),
+        ("scaling={min_workers: 1}", "scaling: min_workers and max_workers go together"),
         ("training.examples_per_update=1", "training.examples_per_update is 1, fewer than the 2 workers"),
         ("training.clip_norm=.nan", "training.clip_norm is nan: input should be a finite number"),
     ],

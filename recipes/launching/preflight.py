@@ -17,7 +17,7 @@ from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.job import Job
-from recipes.training.manifest import check_world_size, newest_manifest, steps_with_folder
+from recipes.training.manifest import newest_manifest, steps_with_folder
 from recipes.training.model import group_lr_ratios
 from recipes.training.precision import resolve_precision
 
@@ -135,7 +135,6 @@ def check_resume(job: Job) -> Start:
         if mode == "must":
             raise UserError(f"run.resume is must, but {folder} has no whole checkpoint; use run.resume=auto")
         return Start(0)
-    check_world_size(manifest, job.config.scaling.num_workers)
     finished = manifest.step >= job.schedule.total_steps and folder.exists("summary.json")
     return Start(manifest.step, finished)
 

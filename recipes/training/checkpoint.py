@@ -15,11 +15,13 @@ import torch.distributed as dist
 from recipes.storage import Storage
 from recipes.training import manifest as manifests
 from recipes.training.manifest import Manifest
+from recipes.training.reshape import load_merged, merge_shards
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 _TAG = "deepspeed"
+_MERGED = "merged"
 
 
 class Checkpoints:
@@ -76,8 +78,10 @@ class Checkpoints:
         dist.barrier()
 
     def load(self, engine: DeepSpeedEngine, manifest: Manifest) -> dict[str, Any]:
-        """Put weights, optimizer, schedule and random state back; returns this rank's counters."""
-        manifests.check_world_size(manifest, self.world_size)
+        """Put weights, optimizer, schedule and random state back; returns this rank's counters.
+
+        After a change of the number of workers the learning rates in the groups are the caller's to set.
+        """
         name = manifests.folder_name(manifest.step)
         if self.run_folder.local is not None:
             return self._read(engine, self.run_folder.local / name, manifest)
@@ -91,18 +95,33 @@ class Checkpoints:
         dist.barrier()
 
     def _read(self, engine: DeepSpeedEngine, folder: Path, manifest: Manifest) -> dict[str, Any]:
-        path, _ = engine.load_checkpoint(str(folder), tag=_TAG)
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
         if manifest.world_size == self.world_size:
+            _load_own_shards(engine, folder)
             state = torch.load(folder / _rank_file(self.rank), weights_only=False)
             _set_random_state(state["random"])
             return state["counters"]
+        if manifest.zero_stage == 0:
+            _load_own_shards(engine, folder)
+        else:
+            self._load_others_shards(engine, folder, manifest)
         # Another number of workers: dropout masks are new ones, sums are carried on by rank 0.
         ranks = range(manifest.world_size)
         all_counters = [torch.load(folder / _rank_file(r), weights_only=False)["counters"] for r in ranks]
         loss_sum = sum(counters["loss_sum"] for counters in all_counters)
         return all_counters[0] | {"loss_sum": loss_sum if self._is_rank_0 else 0.0}
+
+    def _load_others_shards(self, engine: DeepSpeedEngine, folder: Path, manifest: Manifest) -> None:
+        """On a shared disk rank 0 merges the shards for all; otherwise every rank does for itself."""
+        self._say(f"merging the shards of {manifest.world_size} workers for {self.world_size}")
+        shared = self.run_folder.local is not None
+        place = folder.parent / _MERGED if shared else folder / _MERGED
+        if self._is_rank_0 or not shared:
+            merge_shards(folder / _TAG, place)
+        dist.barrier()
+        load_merged(engine, place)
+        dist.barrier()
+        if self._is_rank_0 and shared:
+            self.run_folder.delete_folder(f"{manifests.FOLDER}/{_MERGED}")
 
     def _delete_old(self) -> None:
         whole = [step for step in manifests.steps_with_folder(self.run_folder) if self._has_manifest(step)]
@@ -134,6 +153,12 @@ class Checkpoints:
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
+
+
+def _load_own_shards(engine: DeepSpeedEngine, folder: Path) -> None:
+    path, _ = engine.load_checkpoint(str(folder), tag=_TAG)
+    if path is None:
+        raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
 
 
 def _rank_file(rank: int) -> str:

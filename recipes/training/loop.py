@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -182,4 +183,22 @@ def restore(run: Training) -> bool:
     run.eval_loss = counters.pop("eval_loss")
     run.window = Window(**counters)
     run.step = manifest.step
+    if manifest.world_size != dist.get_world_size():
+        _set_lrs(run)
+        seed_rank(run.config.run.seed, run.rank, run.step)
     return True
+
+
+def _set_lrs(run: Training) -> None:
+    """Write the learning rates of the next update into the groups; DeepSpeed's merged state has the first group's."""
+    lr = run.schedule.lr(run.step)
+    for group, ratio in zip(run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer), strict=True):
+        group["lr"] = lr * ratio
+
+
+def seed_rank(seed: int, rank: int, step: int = 0) -> None:
+    """Different dropout masks on every rank, the same ones in every run that (re)starts at ``step`` this way."""
+    mixed = int(np.random.SeedSequence([seed, rank, step] if step else [seed, rank]).generate_state(1)[0])
+    torch.manual_seed(mixed)
+    np.random.seed(mixed)
+    random.seed(mixed)

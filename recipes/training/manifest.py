@@ -11,7 +11,6 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from recipes.errors import UserError
 from recipes.storage import Storage
 
 FOLDER = "checkpoints"
@@ -88,17 +87,3 @@ def newest_manifest(run_folder: Storage) -> Manifest | None:
         if all(present.get(name) == entry["size"] for name, entry in manifest.files.items()):
             return manifest
     return None
-
-
-def check_world_size(manifest: Manifest, world_size: int) -> None:
-    """Refuse ZeRO shards cut for another number of workers; stage 0 cuts nothing.
-
-    Raises:
-        UserError: with the number of workers that can resume.
-    """
-    if manifest.zero_stage > 0 and manifest.world_size != world_size:
-        raise UserError(
-            f"scaling.num_workers is {world_size}, but the checkpoint at update {manifest.step} was written by "
-            f"{manifest.world_size} workers at ZeRO stage {manifest.zero_stage}: set "
-            f"scaling.num_workers={manifest.world_size}"
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import resource
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from recipes.training.clock import PhaseClock
 from recipes.training.engine import start_engine
 from recipes.training.export import export_model, greedy_predictions, load_export
 from recipes.training.job import Job
-from recipes.training.loop import Training, restore, train_updates
+from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
 
 
@@ -91,7 +90,7 @@ def _build(
     model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
     engine = start_engine(model, groups, job.ds_config, schedule)
-    _seed_rank(config.run.seed, rank)
+    seed_rank(config.run.seed, rank)
 
     def say(text: str) -> None:
         publish({"say": text})
@@ -111,14 +110,6 @@ def _build(
         clock=clock,
         lr_tolerance=block_tolerance(job.ds_config["scheduler"]) if "scheduler" in job.ds_config else TOLERANCE,
     )
-
-
-def _seed_rank(seed: int, rank: int) -> None:
-    """Different dropout masks on every rank, the same ones in every run of a seed."""
-    mixed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-    torch.manual_seed(mixed)
-    np.random.seed(mixed)
-    random.seed(mixed)
 
 
 def _samples(run: Training, job: Job) -> list[dict[str, str]]:

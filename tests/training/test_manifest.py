@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training import manifest as manifests
 from recipes.training.manifest import Manifest
@@ -66,12 +65,3 @@ def test_the_newest_whole_one_counts(run_folder):
     make(run_folder, 20)
     run_folder.delete_file(f"{manifests.folder_name(20)}/sub/b.pt")
     assert manifests.newest_manifest(run_folder).step == 10
-
-
-def test_shards_belong_to_a_number_of_workers(run_folder):
-    manifests.check_world_size(make(run_folder, 10), 2)
-    manifests.check_world_size(make(run_folder, 20, zero_stage=0), 4)
-    with pytest.raises(
-        UserError, match=r"num_workers is 1, .* was written by 2 workers at ZeRO stage 2: set scaling.n"
-    ):
-        manifests.check_world_size(make(run_folder, 30), 1)

@@ -1,0 +1,73 @@
+"""Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
+
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume]
+
+Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
+checkpoint is written to FOLDER after the last one.
+"""
+
+import json
+import os
+import socket
+import sys
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from recipes.storage import Storage
+from recipes.training import loop
+from recipes.training.checkpoint import Checkpoints
+from recipes.training.update import run_update
+from tests.training import test_engine
+
+
+def main(world, stage, precision, folder, first, last, resume):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_rank, (world, stage, precision, folder, first, last, resume, port), nprocs=world)
+
+
+def _rank(rank, world, stage, precision, folder, first, last, resume, port):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(world), DS_ACCELERATOR="cpu")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0)
+    engine, schedule = test_engine.make_engine(config)
+    said = []
+    checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
+    run = loop.Training(config, schedule, engine, None, None, [], checkpoints, lambda metrics: None)
+    if resume:
+        assert loop.restore(run)
+    assert run.step == first
+    losses, lrs = [], []
+    for k in range(first, last):
+        batches, target_tokens = test_engine.micro_batches(k, ((2, 7, 5), (2, 6, 4), (2, 7, 5), (2, 5, 6)))
+        update = run_update(engine, batches[rank::world], target_tokens)
+        total = torch.as_tensor(float(update.loss_sum), dtype=torch.float64)
+        dist.all_reduce(total)
+        losses.append(float(total) / target_tokens)
+        lrs.append(update.lrs)
+        run.step = k + 1
+    loop.save(run)
+    if rank == 0:
+        decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+        print("RESULT" + json.dumps({"losses": losses, "lrs": lrs, "decays": decays, "said": said}), flush=True)
+    dist.barrier()
+    # gloo's threads may abort a process that takes its group down while another still talks.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    main(
+        int(arguments[0]),
+        int(arguments[1]),
+        arguments[2],
+        arguments[3],
+        *map(int, arguments[4:6]),
+        "resume" in arguments,
+    )
