@@ -197,6 +197,18 @@ class TrainingBlock(Block):
     eval_every_steps: Count = Field(500, description="Updates between two evaluations; one always follows the last.")
     log_every_steps: Count = Field(10, description="Updates between two lines of metrics.jsonl.")
     clip_norm: Annotated[Number, Field(ge=0)] = Field(1.0, description="Largest global gradient norm; 0 does not clip.")
+    max_skipped_updates: CountOrZero = Field(
+        10,
+        description="Updates in a row that may be skipped, because their gradient is not finite or their loss spikes, "
+        "before the run stops and names the examples.",
+    )
+    on_spike: Literal["ignore", "skip", "rewind"] = Field(
+        "ignore",
+        description="When an update's loss is above spike_ratio times the mean of the last spike_window_steps: nothing; "
+        "skip the update; or rewind to the last checkpoint and leave out all examples since.",
+    )
+    spike_ratio: Annotated[Number, Field(gt=1)] = Field(2.0, description="What on_spike calls a spike.")
+    spike_window_steps: Count = Field(50, description="Updates whose mean loss a spike is measured against.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware computes it natively, else fp32."
     )

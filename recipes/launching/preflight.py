@@ -29,6 +29,7 @@ _FREE_ON_RESUME = (
     "training.log_every_steps",
     "training.eval_every_steps",
     "training.num_samples",
+    "training.max_skipped_updates",
     "training.micro_batch_tokens",
     "checkpoint.",
     "scaling.",

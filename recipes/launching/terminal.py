@@ -40,7 +40,7 @@ class Terminal:
         """A line of metrics.jsonl, just written."""
         if "eval_loss" in record:
             self.say(f"update {record['step']}: held-out loss {record['eval_loss']:.4f} nats per target token")
-        else:
+        elif "loss" in record:
             self._progress(record)
 
     def _progress(self, record: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 A training line has ``step`` (updates made so far, from 1), ``loss`` (mean nats per target token since
 the line before), ``lr`` (what the last update used), ``grad_norm``, ``tokens`` (source and target
-tokens since the start of the run), ``tokens_per_s``. An evaluation has ``step``, ``eval_loss``,
+tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far). A
+skipped update has ``step``, ``skipped_batch`` and ``reason``, a rewind ``step``, ``rewound_from``,
+``next_batch`` and ``reason``. An evaluation has ``step``, ``eval_loss``,
 ``eval_tokens``, ``eval_s``. JSON has no NaN or infinity: such a number is written as ``null``.
 """
 
@@ -38,10 +40,11 @@ class Metrics:
 
     train: list[dict[str, Any]] = field(default_factory=list)
     eval: list[dict[str, Any]] = field(default_factory=list)
+    skips: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_metrics(run_folder: Storage) -> Metrics:
-    """Both kinds of lines; empty where the run has no metrics yet. Non-finite numbers are None.
+    """All kinds of lines; empty where the run has no metrics yet. Non-finite numbers are None.
 
     A last line that was cut while being written is left out.
 
@@ -52,8 +55,10 @@ def read_metrics(run_folder: Storage) -> Metrics:
     for record in _read_records(run_folder):
         if "eval_loss" in record:
             metrics.eval.append(record)
-        if "loss" in record or "eval_loss" not in record:
+        if "loss" in record:
             metrics.train.append(record)
+        if "skipped_batch" in record or "rewound_from" in record:
+            metrics.skips.append(record)
     return metrics
 
 

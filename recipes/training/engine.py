@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lrsched import Schedule
-from recipes.training.update import NonFiniteUpdate
+from recipes.training.update import NonFiniteGradient
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def _record_plain_grad_norm(engine: DeepSpeedEngine) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         engine._global_grad_norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         if not math.isfinite(engine._global_grad_norm):
-            raise NonFiniteUpdate(f"gradient norm {float(engine._global_grad_norm)}")
+            raise NonFiniteGradient(f"gradient norm {float(engine._global_grad_norm)}")
 
     engine.clip_fp32_gradients = lambda: None
     engine.basic_optimizer.register_step_pre_hook(clip)

@@ -20,7 +20,8 @@ from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
 from recipes.training.model import group_lr_ratios
-from recipes.training.update import NonFiniteUpdate, UpdateResult, run_update
+from recipes.training.spikes import Skips, TooManySkipped
+from recipes.training.update import UpdateResult, run_update
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -49,7 +50,8 @@ class Window:
 class Training:
     """All that the loop needs, on one rank.
 
-    step: number of updates made (the schedule's k). held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
+    step: number of updates made (the schedule's k). skips: batches left out; the data position is step + skips.num_batches.
+    forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
     may be off by, as a part of the peak.
     """
@@ -64,8 +66,11 @@ class Training:
     report: Callable[[dict[str, Any]], None]
     write: Callable[[dict[str, Any]], None] = lambda record: None
     flush: Callable[[], None] = lambda: None
+    forget: Callable[[int], None] = lambda step: None
+    say: Callable[[str], None] = lambda text: None
     clock: PhaseClock = field(default_factory=PhaseClock)
     window: Window = field(default_factory=Window)
+    skips: Skips = field(default_factory=Skips)
     step: int = 0
     eval_loss: float = float("nan")
     update_tokens: int = 0
@@ -81,6 +86,8 @@ def train_updates(run: Training) -> None:
     settings, total = run.config.training, run.schedule.total_steps
     while run.step < total:
         update = _one_update(run)
+        if update is None:
+            continue
         if _due(run.step, settings.log_every_steps, total):
             _log(run, update)
         if _due(run.step, settings.eval_every_steps, total):
@@ -93,29 +100,81 @@ def _due(step: int, every_steps: int, total_steps: int) -> bool:
     return step % every_steps == 0 or step == total_steps
 
 
-def _one_update(run: Training) -> UpdateResult:
-    k, before = run.step, run.clock.seconds.get("updates", 0.0)
+def _one_update(run: Training) -> UpdateResult | None:
+    """The next global batch: an update, or None where it was skipped or led to a rewind."""
+    position, before = run.step + run.skips.num_batches, run.clock.seconds.get("updates", 0.0)
+    settings, spike, loss = run.config.training, False, None
+
+    def accept(loss_sum: torch.Tensor) -> bool:
+        nonlocal spike, loss
+        if settings.on_spike != "ignore":
+            loss = _over_ranks(run, loss_sum) / target_tokens
+            spike = run.skips.is_spike(loss, settings)
+        return not spike
+
     with run.clock.phase("updates"):
-        indices = run.plan.micro_batches(k)[run.rank]
-        target_tokens = run.plan.target_tokens(k)
-        batches = _tensors(run, run.data.train, indices)
-        try:
-            update = run_update(run.engine, batches, target_tokens)
-        except NonFiniteUpdate as error:
-            rows = ", ".join(run.data.train.where(i) for i in run.plan.examples(k))
-            raise NonFiniteUpdate(
-                f"update {k + 1} is not finite ({error}); weights are unchanged; its examples: {rows}"
-            ) from None
-        window = run.window
-        window.loss_sum = window.loss_sum + update.loss_sum
-        window.target_tokens += target_tokens
-        real_tokens = run.plan.lengths.real_tokens(run.plan.examples(k))
-        window.window_tokens += real_tokens
-        window.total_tokens += real_tokens
-        run.update_tokens += real_tokens
-    window.seconds += run.clock.seconds["updates"] - before
-    run.step = k + 1
-    return update
+        indices = run.plan.micro_batches(position)[run.rank]
+        target_tokens = run.plan.target_tokens(position)
+        update = run_update(run.engine, _tensors(run, run.data.train, indices), target_tokens, accept)
+        if update.applied:
+            run.skips.applied(loss, settings)
+            _count(run, position, update, target_tokens)
+    run.window.seconds += run.clock.seconds["updates"] - before
+    if update.applied:
+        run.step += 1
+        return update
+    what = f"loss {loss:.4g} is a spike" if spike else f"gradient norm is {update.grad_norm}"
+    if spike and settings.on_spike == "rewind":
+        _rewind(run, position, what)
+    else:
+        _skip(run, position, what)
+    return None
+
+
+def _count(run: Training, position: int, update: UpdateResult, target_tokens: int) -> None:
+    window = run.window
+    window.loss_sum = window.loss_sum + update.loss_sum
+    window.target_tokens += target_tokens
+    real_tokens = run.plan.lengths.real_tokens(run.plan.examples(position))
+    window.window_tokens += real_tokens
+    window.total_tokens += real_tokens
+    run.update_tokens += real_tokens
+
+
+def _skip(run: Training, position: int, what: str) -> None:
+    run.skips.num_batches += 1
+    run.skips.in_a_row += 1
+    run.write({"step": run.step, "skipped_batch": position, "reason": what})
+    run.say(f"update {run.step + 1} skipped with batch {position} left out: {what}")
+    if run.skips.in_a_row > run.config.training.max_skipped_updates:
+        rows = ", ".join(run.data.train.where(i) for i in run.plan.examples(position))
+        raise TooManySkipped(
+            f"update {run.step + 1}: {run.skips.in_a_row} batches in a row were skipped, more than "
+            f"training.max_skipped_updates {run.config.training.max_skipped_updates}; the last one because its {what}; "
+            f"weights are unchanged; its examples: {rows}"
+        )
+
+
+def _rewind(run: Training, position: int, what: str) -> None:
+    """Back to the last checkpoint, past all batches since; without a checkpoint the batch is skipped."""
+    rewinds, step = run.skips.in_a_row + 1, run.step
+    if not restore(run):
+        _skip(run, position, f"{what} and there is no checkpoint yet")
+        return
+    run.skips.num_batches = position + 1 - run.step
+    run.skips.in_a_row = rewinds
+    run.forget(run.step)
+    run.write({"step": run.step, "rewound_from": step, "next_batch": position + 1, "reason": what})
+    run.say(f"rewound from update {step} to {run.step}, batches up to {position} left out: {what}")
+    if rewinds > run.config.training.max_skipped_updates:
+        raise TooManySkipped(f"update {step + 1}: the run was rewound {rewinds} times without an update in between")
+
+
+def _over_ranks(run: Training, value: Any) -> float:
+    """The sum over all ranks."""
+    total = torch.as_tensor(value, dtype=torch.float64, device=run.engine.device).clone()
+    dist.all_reduce(total)
+    return float(total)
 
 
 def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
@@ -125,16 +184,15 @@ def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) 
 def _log(run: Training, update: UpdateResult) -> None:
     k, window = run.step - 1, run.window
     lr = _checked_lr(run, k, update.lrs)
-    loss_sum = torch.as_tensor(window.loss_sum, dtype=torch.float64, device=run.engine.device).clone()
-    dist.all_reduce(loss_sum)
     record = {
         "step": run.step,
-        "loss": float(loss_sum) / window.target_tokens,
+        "loss": _over_ranks(run, window.loss_sum) / window.target_tokens,
         "lr": lr,
         "grad_norm": update.grad_norm,
         "tokens": window.total_tokens,
         "tokens_per_s": window.window_tokens / window.seconds,
-        "epoch": run.step / run.plan.updates_per_epoch,
+        "epoch": (run.step + run.skips.num_batches) / run.plan.updates_per_epoch,
+        "skipped": run.skips.num_batches,
     }
     run.window = Window(total_tokens=window.total_tokens)
     run.write(record)
@@ -166,7 +224,7 @@ def save(run: Training) -> None:
     with run.clock.phase("checkpoint"):
         run.flush()
         window = replace(run.window, loss_sum=float(run.window.loss_sum))
-        counters = asdict(window) | {"eval_loss": run.eval_loss}
+        counters = asdict(window) | {"eval_loss": run.eval_loss, "skips": run.skips.state()}
         run.checkpoints.save(run.engine, run.step, counters)
 
 
@@ -181,6 +239,7 @@ def restore(run: Training) -> bool:
         )
     counters = run.checkpoints.load(run.engine, manifest)
     run.eval_loss = counters.pop("eval_loss")
+    run.skips = Skips.of_state(counters.pop("skips"))
     run.window = Window(**counters)
     run.step = manifest.step
     if manifest.world_size != dist.get_world_size():

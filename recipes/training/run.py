@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import time
@@ -52,20 +53,10 @@ def train(
             publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}"})
         else:
             publish({"say": f"training from update 0 of {run.schedule.total_steps}"})
-    writer = MetricsWriter(job.run_folder, resume_step=run.step) if rank == 0 else None
-
-    def write(record: dict[str, Any]) -> None:
-        if writer is not None:
-            writer.write(record)
-            publish({"metrics": record})
-
-    run.write = write
-    run.flush = writer.flush if writer is not None else lambda: None
-    try:
+    with contextlib.closing(_Metrics(job, run.step, publish)) if rank == 0 else contextlib.nullcontext() as metrics:
+        if rank == 0:
+            run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
         train_updates(run)
-    finally:
-        if writer is not None:
-            writer.close()
     with clock.phase("export"):
         export_model(run.engine, run.data.tokenizer, job.run_folder)
         if rank == 0:
@@ -75,6 +66,29 @@ def train(
     if rank == 0:
         job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
     return summary
+
+
+class _Metrics:
+    """Rank 0's metrics: the run's files and the terminal."""
+
+    def __init__(self, job: Job, step: int, publish: Callable[[dict[str, Any]], None]):
+        self._job, self._publish = job, publish
+        self._writer = MetricsWriter(job.run_folder, resume_step=step)
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._writer.write(record)
+        self._publish({"metrics": record})
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def forget(self, step: int) -> None:
+        """Drop everything after an update: training goes back there."""
+        self._writer.close()
+        self._writer = MetricsWriter(self._job.run_folder, resume_step=step)
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _build(
@@ -107,6 +121,7 @@ def _build(
         held_out_batches=held_out_plan(config, data.held_out, world_size)[rank],
         checkpoints=checkpoints,
         report=report,
+        say=say,
         clock=clock,
         lr_tolerance=block_tolerance(job.ds_config["scheduler"]) if "scheduler" in job.ds_config else TOLERANCE,
     )
@@ -136,6 +151,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
     return {
         "state": "finished",
         "updates": run.step,
+        "skipped_batches": run.skips.num_batches,
         "total_updates": run.schedule.total_steps,
         "num_workers": dist.get_world_size(),
         "zero_stage": run.engine.zero_optimization_stage(),

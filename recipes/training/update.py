@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,28 +14,37 @@ if TYPE_CHECKING:
     from recipes.data.batches import MicroBatch
 
 
-class NonFiniteUpdate(RuntimeError):
-    """Loss or gradient of an update is infinite or not a number; the weights were not changed."""
+class NonFiniteGradient(RuntimeError):
+    """Raised inside the optimizer's step, before a weight changes, where DeepSpeed does not look itself."""
 
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """loss_sum: this rank's summed loss in nats, still on the device. lrs: what the optimizer used, by group."""
+    """loss_sum: this rank's summed loss in nats, still on the device. lrs: what the optimizer used, by group.
+
+    applied: False where the update was skipped, on all ranks alike: its gradient is not finite, or it
+    was refused. Weights, optimizer state and schedule are then as before.
+    """
 
     loss_sum: torch.Tensor
     lrs: list[float]
     grad_norm: float
+    applied: bool
 
 
-def run_update(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch], target_tokens: int) -> UpdateResult:
+def run_update(
+    engine: DeepSpeedEngine,
+    micro_batches: Iterable[MicroBatch],
+    target_tokens: int,
+    accept: Callable[[torch.Tensor], bool] = lambda loss_sum: True,
+) -> UpdateResult:
     """Forward and backward each micro-batch, then clip and step.
 
     The gradient is that of the mean loss over all ``target_tokens`` of the global batch, however the
     batch is split: DeepSpeed averages over ranks, so each summed loss is scaled by
     world_size / target_tokens. DeepSpeed steps the schedule inside `engine.step`; nobody else does.
 
-    Raises:
-        NonFiniteUpdate: before any weight is changed.
+    accept: asked once before the step, with this rank's summed loss; all ranks must answer alike.
     """
     scale = engine.dp_world_size / target_tokens
     losses = []
@@ -43,12 +52,19 @@ def run_update(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch], tar
         loss = summed_loss(engine, batch)
         engine.backward(loss * scale, scale_wrt_gas=False)
         losses.append(loss.detach())
+    loss_sum = sum(losses)
+    if not accept(loss_sum):
+        # An infinite gradient on top makes DeepSpeed itself drop the update, at every ZeRO stage.
+        engine.backward(summed_loss(engine, batch) * float("inf"), scale_wrt_gas=False)
     lrs = lrs_in_use(engine)
-    engine.step()
+    try:
+        engine.step()
+        applied = engine.was_step_applied()
+    except NonFiniteGradient:
+        engine.zero_grad()
+        applied = False
     grad_norm = float(engine.get_global_grad_norm())
-    if not (engine.was_step_applied() and math.isfinite(grad_norm)):
-        raise NonFiniteUpdate(f"gradient norm {grad_norm}")
-    return UpdateResult(sum(losses), lrs, grad_norm)
+    return UpdateResult(loss_sum, lrs, grad_norm, applied and math.isfinite(grad_norm))
 
 
 def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:

@@ -162,14 +162,19 @@ def test_more_workers_than_the_cluster_has(cluster, place):
 
 def test_a_fault_in_a_worker_is_one_line_with_the_logs_place(cluster, place):
     arguments = small_run(
-        place / "pairs.jsonl", place / "runs", "run.name=diverged", "schedule.peak_lr=1e30", "training.clip_norm=0"
+        place / "pairs.jsonl",
+        place / "runs",
+        "run.name=diverged",
+        "schedule.peak_lr=1e30",
+        "training.clip_norm=0",
+        "training.max_skipped_updates=2",
     )
     result = train(arguments, cluster)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     last = result.stderr.splitlines()[-1]
     log = place / "runs" / "diverged" / "logs"
-    assert "NonFiniteUpdate: update " in last
+    assert "TooManySkipped: update " in last
     assert "pairs.jsonl row " in last
     assert f"(log: {log}/rank_" in last
     assert "Traceback" in (log / "rank_0.log").read_text()

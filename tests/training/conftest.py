@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 
 
-@pytest.fixture(scope="module")
+# One for all modules here: DeepSpeed keeps the first group it sees.
+@pytest.fixture(scope="package")
 def process_group():
     """A gloo group of this process alone."""
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from recipes.data.batches import MicroBatch
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.engine import start_engine
 from recipes.training.model import build_model, group_lr_ratios, parameter_groups
-from recipes.training.update import NonFiniteUpdate, run_update, summed_loss
+from recipes.training.update import run_update, summed_loss
 
 VOCAB, UPDATES, WEIGHT_DECAY = 60, 6, 0.3
 TOO_SMALL = 1e-300  # as a divisor of the loss it makes every gradient overflow
@@ -106,8 +106,7 @@ def test_a_non_finite_gradient_changes_nothing(process_group, stage, precision):
     run_update(engine, *micro_batches(1))
     before = _weights(engine)
     batches, num_tokens = micro_batches(2)
-    with pytest.raises(NonFiniteUpdate, match="gradient norm"):
-        run_update(engine, batches, num_tokens * TOO_SMALL)
+    assert not run_update(engine, batches, num_tokens * TOO_SMALL).applied
     after = _weights(engine)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
