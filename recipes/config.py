@@ -247,6 +247,10 @@ class DeepSpeedBlock(Block):
 class CheckpointBlock(Block):
     every_steps: Count = Field(500, description="Updates between two checkpoints; one always follows the last.")
     keep: Count = Field(2, description="Newest checkpoints to keep.")
+    background: bool = Field(
+        True,
+        description="Write checkpoints beside training, from a copy in host memory; false: training waits for the write.",
+    )
 
 
 class ScalingBlock(Block):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pyarrow import ArrowInvalid, fs
 
@@ -69,6 +72,18 @@ class Storage:
     def open(self, name: str):
         """A binary stream to read a file from."""
         return self._fs.open_input_stream(self.path(name), compression=None)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """A binary stream to write a file with; on the disk when the block ends. The folder must exist."""
+        if self.local is None:
+            with self._fs.open_output_stream(self.path(name)) as stream:
+                yield stream
+            return
+        with open(self.path(name), "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def read_text(self, name: str) -> str:
         return self.read_bytes(name).decode("utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from recipes.errors import StorageError
 from recipes.storage import Storage
 from recipes.training import manifest as manifests
 from recipes.training.manifest import Manifest
 from recipes.training.reshape import load_merged, merge_shards
+from recipes.training.snapshot import Snapshot, local_copy, take_snapshot, write_snapshot
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -25,12 +27,28 @@ _MERGED = "merged"
 
 
 class Checkpoints:
-    """The checkpoints of one run, used by all ranks together (every method is collective)."""
+    """The checkpoints of one run, used by all ranks together (every method is collective).
 
-    def __init__(self, run_folder: Storage, *, keep: int, schedule_fingerprint: str, say: Callable[[str], None]):
-        self.run_folder, self.keep, self.say = run_folder, keep, say
+    background: `save` returns once the state is copied to host memory, and a thread writes it beside
+    training; otherwise it waits for the write.
+    """
+
+    def __init__(
+        self,
+        run_folder: Storage,
+        *,
+        keep: int,
+        schedule_fingerprint: str,
+        say: Callable[[str], None],
+        background: bool = False,
+    ):
+        self.run_folder, self.keep, self.say, self.background = run_folder, keep, say, background
         self.schedule_fingerprint = schedule_fingerprint
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._thread: threading.Thread | None = None
+        self._broken: BaseException | None = None
+        # The writer threads of all ranks talk in a group of their own, in the order of the checkpoints.
+        self._group = dist.new_group(backend="gloo")
 
     def newest_whole(self) -> Manifest | None:
         """The newest checkpoint whose every byte is as it was written; passed-over ones are told."""
@@ -49,50 +67,67 @@ class Checkpoints:
     def save(self, engine: DeepSpeedEngine, step: int, counters: dict[str, Any]) -> None:
         """Write a checkpoint of ``step`` updates and delete the oldest ones.
 
-        ``counters`` is this rank's bookkeeping, given back by `load`.
+        ``counters`` is this rank's bookkeeping, given back by `load`. A checkpoint that cannot be written
+        is told in one line and leaves nothing behind; training goes on.
         """
-        name = manifests.folder_name(step)
+        self.wait()
+        files = take_snapshot(engine, _TAG)
+        files[_rank_file(self.rank)] = {"counters": counters, "random": _random_state()}
+        stage = engine.zero_optimization_stage()
+        self._thread = threading.Thread(target=self._writing, args=(files, step, stage), name="checkpoint", daemon=True)
+        self._thread.start()
+        if not self.background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole, or given up."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._broken is not None:
+            raise self._broken
+
+    def _writing(self, files: Snapshot, step: int, stage: int) -> None:
+        try:
+            self._write(files, step, stage)
+        except BaseException as error:
+            # Not a full disk (that is told and survived): another rank is gone, or a bug.
+            self._broken = error
+
+    def _write(self, files: Snapshot, step: int, stage: int) -> None:
+        name, fault, entries = manifests.folder_name(step), None, {}
         if self._is_rank_0:
-            self.run_folder.delete_folder(name)
-        dist.barrier()
-        if self.run_folder.local is not None:
-            folder = self.run_folder.local / name
-            self._write(engine, folder, counters)
-            mine = sorted(self.run_folder.files(name))[self.rank :: self.world_size]
-        else:
-            with tempfile.TemporaryDirectory(prefix="checkpoint_") as temporary:
-                self._write(engine, Path(temporary), counters)
-                mine = sorted(Storage(temporary).files())
-                self.run_folder.upload_folder(Path(temporary), name)
-        sizes = self.run_folder.files(name)
-        entries = {
-            file: {"size": sizes[file], "sha256": manifests.checksum(self.run_folder, f"{name}/{file}")}
-            for file in mine
-        }
-        files = {file: entry for part in self._gathered(entries) for file, entry in part.items()}
+            fault = _fault_of(lambda: self.run_folder.delete_folder(name))
+        dist.barrier(group=self._group)
+        if fault is None:
+            try:
+                entries = write_snapshot(files, self.run_folder, name)
+            except (OSError, RuntimeError) as error:
+                fault = _reason(error)
+        parts = self._gathered((fault, entries), self._group)
+        faults = {rank: fault for rank, (fault, _) in enumerate(parts) if fault is not None}
         if self._is_rank_0:
-            stage = engine.zero_optimization_stage()
-            manifest = Manifest(step, self.world_size, stage, self.schedule_fingerprint, files)
-            self.run_folder.write_text(f"{name}/{manifests.NAME}", manifest.to_json())
-            self._delete_old()
-        dist.barrier()
+            all_files = {file: entry for _, part in parts for file, entry in part.items()}
+            manifest = Manifest(step, self.world_size, stage, self.schedule_fingerprint, all_files)
+            fault = next(iter(faults.values()), None) or _fault_of(lambda: self._finish(name, manifest))
+            if fault is not None:
+                self.say(
+                    f"checkpoint at update {step} could not be written ({fault}): training goes on, the next one is tried"
+                )
+                _fault_of(lambda: self.run_folder.delete_folder(name))
+        dist.barrier(group=self._group)
+
+    def _finish(self, name: str, manifest: Manifest) -> None:
+        self.run_folder.write_text(f"{name}/{manifests.NAME}", manifest.to_json())
+        self._delete_old()
 
     def load(self, engine: DeepSpeedEngine, manifest: Manifest) -> dict[str, Any]:
         """Put weights, optimizer, schedule and random state back; returns this rank's counters.
 
         After a change of the number of workers the learning rates in the groups are the caller's to set.
         """
-        name = manifests.folder_name(manifest.step)
-        if self.run_folder.local is not None:
-            return self._read(engine, self.run_folder.local / name, manifest)
-        with tempfile.TemporaryDirectory(prefix="checkpoint_") as temporary:
-            self.run_folder.download_folder(name, Path(temporary))
-            return self._read(engine, Path(temporary), manifest)
-
-    def _write(self, engine: DeepSpeedEngine, folder: Path, counters: dict[str, Any]) -> None:
-        engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        torch.save({"counters": counters, "random": _random_state()}, folder / _rank_file(self.rank))
-        dist.barrier()
+        with local_copy(self.run_folder, manifests.folder_name(manifest.step)) as folder:
+            return self._read(engine, folder, manifest)
 
     def _read(self, engine: DeepSpeedEngine, folder: Path, manifest: Manifest) -> dict[str, Any]:
         if manifest.world_size == self.world_size:
@@ -149,10 +184,23 @@ class Checkpoints:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def _gathered(self, value: Any) -> list[Any]:
+    def _gathered(self, value: Any, group: Any = None) -> list[Any]:
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=group)
         return values
+
+
+def _fault_of(write: Callable[[], None]) -> str | None:
+    """What went wrong with a write, or None."""
+    try:
+        write()
+    except (OSError, StorageError) as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _load_own_shards(engine: DeepSpeedEngine, folder: Path) -> None:

@@ -94,6 +94,8 @@ def train_updates(run: Training) -> None:
             evaluate(run)
         if _due(run.step, run.config.checkpoint.every_steps, total):
             save(run)
+    with run.clock.phase("checkpoint"):
+        run.checkpoints.wait()
 
 
 def _due(step: int, every_steps: int, total_steps: int) -> bool:
@@ -230,6 +232,7 @@ def save(run: Training) -> None:
 
 def restore(run: Training) -> bool:
     """Go on from the newest whole checkpoint; False where there is none."""
+    run.checkpoints.wait()
     manifest = run.checkpoints.newest_whole()
     if manifest is None:
         return False

@@ -110,7 +110,11 @@ def _build(
         publish({"say": text})
 
     checkpoints = Checkpoints(
-        job.run_folder, keep=config.checkpoint.keep, schedule_fingerprint=schedule.fingerprint, say=say
+        job.run_folder,
+        keep=config.checkpoint.keep,
+        schedule_fingerprint=schedule.fingerprint,
+        say=say,
+        background=config.checkpoint.background,
     )
     return Training(
         config=config,
