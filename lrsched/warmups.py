@@ -46,6 +46,11 @@ class Warmup(fields.Section):
 
     steps: optimizer updates. shape: linear, log or cosine. start_ratio: what update 0 uses, as
     a part of the peak, from 0 to 1.
+
+    >>> from lrsched import Schedule, Warmup
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=8, warmup=Warmup(steps=4, start_ratio=0.2))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [0.2, 0.4, 0.6, 0.8, 1.0]
     """
 
     section = "warmup"

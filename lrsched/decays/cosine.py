@@ -38,6 +38,11 @@ class Cosine(Decay):
     true for hold, false for rise. A restart always begins at the peak; true is refused there.
 
     allow_unfinished: permits a t_max longer than D, a decay that the end of the run cuts off.
+
+    >>> from lrsched import Cosine, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Cosine())
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [0.8536, 0.5, 0.1464, 0.0, 0.0]
     """
 
     shape = "cosine"

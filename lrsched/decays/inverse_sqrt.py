@@ -28,6 +28,11 @@ class InverseSqrt(Decay):
     k <= timescale. false falls at once: ``peak * sqrt(timescale / (timescale + j))``, j counted
     from the end of the warm-up (transformers' inverse_sqrt; T5X's rsqrt_decay when timescale is
     the length of the warm-up).
+
+    >>> from lrsched import InverseSqrt, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=InverseSqrt(timescale=1))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 1.0, 0.7071, 0.5774, 0.5]
     """
 
     shape = "inverse_sqrt"

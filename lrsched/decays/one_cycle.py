@@ -32,6 +32,11 @@ class OneCycle(Decay):
     end_ratio: the last update of the run, as a part of the peak (1 / (div_factor *
     final_div_factor)), held past the end. three_phase: true goes down to start_ratio in another
     up_steps updates first, and from there to end_ratio.
+
+    >>> from lrsched import OneCycle, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=OneCycle(up_steps=2, start_ratio=0.2, end_ratio=0.1))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [0.2, 1.0, 0.55, 0.1, 0.1]
     """
 
     shape = "one_cycle"

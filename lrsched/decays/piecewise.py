@@ -101,6 +101,11 @@ class Piecewise(Decay):
     pieces: a list of mappings with steps, peak_ratio, warmup and decay (see ``Piece``). Together
     they have as many updates as the decay; the last one may leave ``steps`` out. It also says
     what comes past the end of the run. Where two pieces meet, the curve may jump.
+
+    >>> from lrsched import Piece, Piecewise, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Piecewise(pieces=[Piece(steps=2), Piece(peak_ratio=0.5)]))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.5]
     """
 
     shape = "piecewise"

@@ -19,6 +19,11 @@ class Linear(Decay):
     ends_at_min: true (default) makes p = (j+1)/decay_steps, so the last of them trains at
     exactly eta_min; false makes p = j/decay_steps (transformers' linear, torch LinearLR).
     allow_unfinished: permits decay_steps longer than D.
+
+    >>> from lrsched import Linear, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Linear())
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
     shape = "linear"
@@ -50,6 +55,11 @@ class Polynomial(Linear):
     transformers' polynomial: both with ends_at_min: false). The others as for linear;
     decay_steps: default D. eta_min: default 0. ends_at_min: default true. allow_unfinished:
     default false.
+
+    >>> from lrsched import Polynomial, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Polynomial(power=2))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [0.5625, 0.25, 0.0625, 0.0, 0.0]
     """
 
     shape = "polynomial"

@@ -13,7 +13,13 @@ from lrsched.numeric import Steps, Values, power
 
 @dataclass(frozen=True)
 class Constant(Decay):
-    """The peak, for ever. Matches transformers' constant and constant_with_warmup."""
+    """The peak, for ever. Matches transformers' constant and constant_with_warmup.
+
+    >>> from lrsched import Constant, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Constant())
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
 
     shape = "constant"
 
@@ -30,6 +36,11 @@ class Step(Decay):
 
     step_size: updates between two drops, counted from the start of the decay (j, not k), as
     torch's StepLR does inside a SequentialLR after a warm-up. gamma: above 0, at most 1.
+
+    >>> from lrsched import Schedule, Step
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Step(step_size=2, gamma=0.5))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
     """
 
     shape = "step"
@@ -55,6 +66,11 @@ class MultiStep(Decay):
     MultiStepLR does inside a SequentialLR after a warm-up; update j = milestone is the first at
     the lower rate. In rising order; one written twice multiplies twice, as in torch. Each must
     lie inside the run (below D), or it could never take effect. gamma: above 0, at most 1.
+
+    >>> from lrsched import MultiStep, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=MultiStep(milestones=[1, 3], gamma=0.5))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
     shape = "multistep"
@@ -90,6 +106,11 @@ class Exponential(Decay):
     """``peak * gamma ** j``, also past total_steps (torch ExponentialLR).
 
     gamma: the factor per update, above 0, at most 1; there is no default.
+
+    >>> from lrsched import Exponential, Schedule
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Exponential(gamma=0.5))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 0.5, 0.25, 0.125, 0.0625]
     """
 
     shape = "exponential"

@@ -31,6 +31,11 @@ class Wsd(Decay):
     ((1 + cos(pi p)) / 2) or 1-sqrt (1 - sqrt(p)). eta_min: from 0 to the peak; held past the
     end. ends_at_min: true (default) makes p = i/decay_steps for the i-th of them counted from 1,
     so the last update of the run trains at exactly eta_min; false counts from 0.
+
+    >>> from lrsched import Schedule, Wsd
+    >>> schedule = Schedule(peak_lr=1.0, total_steps=4, decay=Wsd(decay_steps=2))
+    >>> [round(schedule.lr(k), 4) for k in range(5)]
+    [1.0, 1.0, 0.5, 0.0, 0.0]
     """
 
     shape = "wsd"

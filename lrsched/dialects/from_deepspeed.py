@@ -31,6 +31,12 @@ def from_deepspeed(block: Mapping[str, Any], peak_lr: float | None = None, total
 
     ScheduleError: an unknown type or parameter, "auto", a list of values per group,
     last_batch_iteration.
+
+    >>> from lrsched import from_deepspeed
+    >>> params = {"total_num_steps": 8, "warmup_num_steps": 4, "warmup_type": "linear"}
+    >>> schedule = from_deepspeed({"type": "WarmupCosineLR", "params": params}, peak_lr=1.0)
+    >>> [round(schedule.lr(k), 4) for k in range(6)]
+    [0.0, 0.0, 0.25, 0.5, 0.75, 0.8536]
     """
     shape = read_block(block)
     return as_schedule(shape, _peak(shape, peak_lr), total_steps)

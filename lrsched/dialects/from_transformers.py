@@ -52,6 +52,11 @@ def from_transformers(
 
     ScheduleError: an unknown name or keyword, a length that is missing, reduce_lr_on_plateau and
     greedy (no functions of k), a polynomial with T = W (transformers divides by zero).
+
+    >>> from lrsched import from_transformers
+    >>> schedule = from_transformers("cosine", peak_lr=1.0, num_warmup_steps=2, num_training_steps=6)
+    >>> [round(schedule.lr(k), 4) for k in range(8)]
+    [0.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 0.0, 0.1464]
     """
     kind = getattr(name, "value", name)
     if kind in REFUSED:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
 
 from lrsched.errors import NotExpressible
 from lrsched.proof.row import Row
 from lrsched.proof.run import LIBRARIES, Result, all_rows, installed, run
 from lrsched.schedule import Schedule
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
 
 _NAME, _LIBRARY = 62, 20
 
@@ -56,10 +52,12 @@ def _rows_of(schedule: Schedule, notes: list[str]) -> list[Row]:
     if installed("torch"):
         rows.append(row("torch form", library="torch", scheduler=schedule.to_torch))
     if installed("transformers"):
+        from lrsched.proof.transformers_rows import trainer_scheduler
+
         try:
             arguments = schedule.to_transformers()
             name = f"transformers' {arguments['lr_scheduler_type']}"
-            real = functools.partial(_transformers, arguments)
+            real = functools.partial(trainer_scheduler, arguments)
             rows.append(row(name, library="transformers", scheduler=real, updates=schedule.total_steps))
         except NotExpressible as reason:
             notes.append(f"transformers: {reason}")
@@ -72,16 +70,3 @@ def _rows_of(schedule: Schedule, notes: list[str]) -> list[Row]:
         except NotExpressible as reason:
             notes.append(f"deepspeed: {reason}")
     return rows
-
-
-def _transformers(arguments: dict[str, Any], optimizer: Optimizer) -> Any:
-    """The scheduler that transformers' Trainer makes of these arguments."""
-    from transformers import get_scheduler
-
-    return get_scheduler(
-        arguments["lr_scheduler_type"],
-        optimizer,
-        num_warmup_steps=arguments["warmup_steps"],
-        num_training_steps=arguments["max_steps"],
-        scheduler_specific_kwargs=arguments.get("lr_scheduler_kwargs"),
-    )

@@ -40,7 +40,7 @@ class Result:
 
 
 def all_rows() -> list[Row]:
-    """The whole registry, of the installed libraries (and one placeholder for each that is missing)."""
+    """The whole registry, for the installed libraries."""
     rows: list[Row] = []
     for library in LIBRARIES:
         if installed(library) is None:

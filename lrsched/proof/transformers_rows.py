@@ -127,6 +127,16 @@ _NATIVE: list[tuple[str, Kwargs, Kwargs]] = [
     ),
 ]  # fmt: skip
 
+# Those of them that go another way than transformers past the end of the run, which Trainer never passes.
+_WITHIN_THE_RUN = (
+    "constant, cosine warm-up from 0.1",
+    "cosine, warm-up 1, to 1e-5",
+    "cosine from the peak, warm-up 10",
+    "cosine from the peak, to 1e-5",
+    "cosine, warm-up from 0.25, to 1e-5",
+    "cosine restart",
+)
+
 
 def real_scheduler(kind: str, warmup: int, training: int | None, kwargs: Kwargs, optimizer: Optimizer) -> Any:
     """What ``transformers.get_scheduler`` binds to ``optimizer``."""
@@ -161,14 +171,14 @@ def _native_row(name: str, warmup: Kwargs, decay: Kwargs) -> Row:
     mapping = {"peak_lr": PEAK, "total_steps": 40, "warmup": {"steps": 0, **warmup}, "decay": decay}
     schedule = Schedule.from_dict(mapping)
     arguments = training_arguments(schedule)
-    # Past the end each goes its own way: Trainer never gets there.
+    within = name in _WITHIN_THE_RUN
     return Row(
-        f"{name} -> {arguments['lr_scheduler_type']}",
+        f"{name} -> {arguments['lr_scheduler_type']}{' (within the run)' if within else ''}",
         decay["shape"],
         "transformers",
         lambda: schedule,
         functools.partial(trainer_scheduler, arguments),
-        updates=schedule.total_steps,
+        updates=schedule.total_steps if within else None,
     )
 
 

@@ -36,10 +36,10 @@ def test_names_are_unique() -> None:
 def test_rows_go_past_the_end() -> None:
     for row in ROWS:
         total = row.schedule().total_steps
-        # torch's OneCycleLR refuses the step after its climbing one.
-        assert updates_of(row) >= total * 1.2 or (
-            row.shape.endswith(("OneCycleLR", "one_cycle")) and updates_of(row) > total
-        ), row.name
+        # Only where a native schedule and transformers part at the end, which Trainer never passes.
+        within = row.library == "transformers" and row.shape in DECAYS and row.name.endswith(" (within the run)")
+        assert updates_of(row) >= (total if within else total * 1.2), row.name
+    assert sum(row.name.endswith(" (within the run)") for row in ROWS) == 6
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_changed_deepspeed_is_seen() -> None:
 
 def test_the_table_of_one_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     schedule = Schedule.from_dict(
-        {"peak_lr": 0.3, "total_steps": 30, "warmup": {"steps": 5}, "decay": {"shape": "cosine"}}
+        {"peak_lr": 0.3, "total_steps": 30, "warmup": {"steps": 5}, "decay": {"shape": "cosine", "eta_min": 0.03}}
     )
     assert verify(schedule) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import importlib
 import json
 import math
 import pickle
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,29 @@ def test_decay_never_rises_unless_it_cycles(schedule: Schedule) -> None:
     if schedule.decay.shape in FALLING and getattr(schedule.decay, "after", "hold") == "hold":
         values = schedule.lr(np.arange(schedule.warmup.steps, 2 * schedule.total_steps + 2))
         assert (np.diff(values) <= 1e-15 * schedule.peak_lr).all()
+
+
+@given(schedules())
+def test_the_warmup_hands_over_to_the_decay(schedule: Schedule) -> None:
+    """Where the decay begins at the peak, the curve goes on from where the ramp was heading."""
+    steps, decay, peak = schedule.warmup.steps, schedule.decay, schedule.peak_lr
+    begins_at_peak = decay.shape in ("constant", "step", "exponential") or getattr(decay, "ends_at_min", True) is False
+    if steps < 2 or not begins_at_peak or decay.shape not in FALLING or steps == schedule.total_steps:
+        return
+    before, here = schedule.lr(steps - 1), schedule.lr(steps)
+    assert here == peak
+    # No ramp ends with a step longer than the steepest of its own: that of the logarithm's first, or pi/2 of a line's.
+    assert peak - before <= peak * max(math.log(2) / math.log(steps), math.pi / 2 / steps) + 1e-15 * peak
+
+
+@given(schedules())
+def test_the_last_update_trains_at_eta_min_where_that_is_promised(schedule: Schedule) -> None:
+    decay, last = schedule.decay, schedule.total_steps - 1
+    lasts = getattr(decay, "t_max", getattr(decay, "decay_steps", None))
+    ends = getattr(decay, "ends_at_min", False) and getattr(decay, "after", "hold") == "hold"
+    if not ends or (decay.shape != "wsd" and lasts != schedule.total_steps - schedule.warmup.steps):
+        return
+    assert schedule.lr(last) == schedule.lr(last + 1) == schedule.lr(10**12) == decay.eta_min
 
 
 def test_shape_of_the_array_is_kept() -> None:
@@ -395,8 +420,15 @@ def test_describe_in_full() -> None:
 
 
 def test_docstring_examples() -> None:
-    assert doctest.testmod(lrsched.schedule).attempted > 0
-    assert doctest.testmod(lrsched.schedule).failed == 0
+    """Of every module: those of the dialects and the proof, too."""
+    attempted = 0
+    for found in pkgutil.walk_packages(lrsched.__path__, "lrsched."):
+        if found.name.endswith("__main__"):
+            continue
+        result = doctest.testmod(importlib.import_module(found.name))
+        assert result.failed == 0, found.name
+        attempted += result.attempted
+    assert attempted > 10
 
 
 def test_import_is_light() -> None:
