@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsched.decays import Constant, Cosine, Linear, Piecewise, Wsd
 from lrsched.errors import NotExpressible, ScheduleError
+from lrsched.exact import first_exact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 # Largest difference, as a part of the peak, that counts as the same learning rate: a few
 # roundings of a double.
 TOLERANCE = 1e-15
-# Updates compared at a time, to bound memory; the first chunk is small so that most schedules
-# that are not expressible are found out at once.
-_FIRST_CHUNK, _CHUNK = 4096, 2**20
 # DeepSpeed types that write the same learning rate into every group.
 FLATTENING = ("WarmupLR", "WarmupDecayLR", "OneCycle", "LRRangeTest")
 
@@ -46,15 +44,9 @@ def native_block(schedule: Schedule) -> Block:
     Raises NotExpressible with the first update that differs, for the candidate that gets
     furthest.
     """
-    furthest: NotExpressible | None = None
-    for block in _candidates(schedule):
-        differs = first_difference(schedule, block)
-        if differs is None:
-            return block
-        if furthest is None or differs.k > furthest.k:
-            furthest = differs
-    assert furthest is not None, "there is always a candidate"
-    raise furthest
+    from lrsched.dialects.from_deepspeed import read_block
+
+    return first_exact(schedule, ((read_block(block), block) for block in _candidates(schedule)), "DeepSpeed")
 
 
 def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = None) -> tuple[str, Block | None]:
@@ -103,26 +95,6 @@ def block_tolerance(block: Block) -> float:
     from lrsched.dialects.from_deepspeed import read_block
 
     return read_block(block).rounding()
-
-
-def first_difference(schedule: Schedule, block: Block) -> NotExpressible | None:
-    """The first update of the run where ``block`` does not apply lr(k); None if there is none."""
-    import numpy as np
-
-    from lrsched.dialects.from_deepspeed import read_block
-
-    shape = read_block(block)
-    tolerance = shape.rounding() * schedule.peak_lr
-    start, stop = 0, min(_FIRST_CHUNK, schedule.total_steps)
-    while start < schedule.total_steps:
-        k = np.arange(start, stop)
-        wanted, native = schedule.lr(k), shape.values(k, schedule.peak_lr)
-        wrong = np.flatnonzero(np.abs(wanted - native) > tolerance)
-        if wrong.size:
-            at = int(wrong[0])
-            return NotExpressible(start + at, float(wanted[at]), float(native[at]), block)
-        start, stop = stop, min(stop + _CHUNK, schedule.total_steps)
-    return None
 
 
 def _candidates(schedule: Schedule) -> Iterator[Block]:

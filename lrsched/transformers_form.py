@@ -17,16 +17,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lrsched import decays
-from lrsched.errors import NotExpressible, ScheduleError
+from lrsched.errors import ScheduleError
+from lrsched.exact import first_exact
 
 if TYPE_CHECKING:
     from lrsched.dialects.base import Dialect
     from lrsched.dialects.transformers_shapes import WarmupStableDecay
     from lrsched.schedule import Schedule
-
-# Updates compared at a time, to bound memory; the first chunk is small so that most schedules
-# that are not expressible are found out at once.
-_FIRST_CHUNK, _CHUNK = 4096, 2**20
 
 
 def training_arguments(schedule: Schedule) -> dict[str, Any]:
@@ -41,15 +38,9 @@ def training_arguments(schedule: Schedule) -> dict[str, Any]:
     Raises NotExpressible with the first update that differs, for the candidate that gets
     furthest.
     """
-    furthest: NotExpressible | None = None
-    for shape in _candidates(schedule):
-        differs = _first_difference(schedule, shape)
-        if differs is None:
-            return _arguments(schedule, shape)
-        if furthest is None or differs.k > furthest.k:
-            furthest = differs
-    assert furthest is not None, "there is always a candidate"
-    raise furthest
+    return first_exact(
+        schedule, ((shape, _arguments(schedule, shape)) for shape in _candidates(schedule)), "transformers"
+    )
 
 
 def _arguments(schedule: Schedule, shape: Dialect) -> dict[str, Any]:
@@ -62,24 +53,6 @@ def _arguments(schedule: Schedule, shape: Dialect) -> dict[str, Any]:
         "lr_scheduler_kwargs": scheduler_kwargs(shape),
         "warmup_steps": getattr(shape, "num_warmup_steps", 0),
     }
-
-
-def _first_difference(schedule: Schedule, shape: Dialect) -> NotExpressible | None:
-    """The first update of the run where ``shape`` does not apply lr(k); None if there is none."""
-    import numpy as np
-
-    peak = schedule.peak_lr
-    start, stop = 0, min(_FIRST_CHUNK, schedule.total_steps)
-    while start < schedule.total_steps:
-        k = np.arange(start, stop)
-        wanted, native = schedule.lr(k), shape.values(k, peak)
-        # "not <=" so that a NaN counts as wrong.
-        wrong = np.flatnonzero(~(np.abs(wanted - native) <= shape.rounding() * peak))
-        if wrong.size:
-            at, block = int(wrong[0]), _arguments(schedule, shape)
-            return NotExpressible(start + at, float(wanted[at]), float(native[at]), block, "transformers")
-        start, stop = stop, min(stop + _CHUNK, schedule.total_steps)
-    return None
 
 
 def _candidates(schedule: Schedule) -> Iterator[Dialect]:
