@@ -262,6 +262,13 @@ class ScalingBlock(Block):
     max_failures: CountOrZero = Field(
         0, description="Times the workers are started again from the last checkpoint after one fails."
     )
+    hang_timeout_s: Count = Field(
+        600,
+        description="A worker that has not answered the others, or Ray, for so long counts as failed.",
+    )
+    stop_grace_s: CountOrZero = Field(
+        60, description="What a run gets for a last checkpoint after Ctrl-C or SIGTERM; 0: stop at once."
+    )
     min_workers: Count | None = Field(
         None, description="Elastic training: go on with this many workers when nodes leave (with max_workers)."
     )

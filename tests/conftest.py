@@ -64,7 +64,7 @@ run: {{name: small, storage_path: {storage}, seed: 3}}
 model: {{shape: {{d_model: 32, d_kv: 8, d_ff: 64, num_layers: 1, num_heads: 4, dropout_rate: 0.1}}}}
 data: {{source: {data}, tokenizer: {{kind: bytes}}, max_source_tokens: 64, max_target_tokens: 64, held_out_ratio: 0.1}}
 schedule: {{peak_lr: 1.0e-2, total_steps: 8, warmup: {{steps: 3}}, decay: {{shape: cosine, eta_min: 1.0e-4}}}}
-training: {{examples_per_update: 16, micro_batch_tokens: 400, eval_every_steps: 4, log_every_steps: 1, num_samples: 2}}
+training: {{examples_per_update: 16, micro_batch_tokens: 400, eval_every_steps: 4, log_every_steps: 1, num_samples: 2, precision: fp32}}
 checkpoint: {{every_steps: 4}}
 scaling: {{num_workers: 2}}
 """,

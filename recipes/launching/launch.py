@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +46,8 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     Raises:
         UserError: the cluster cannot hold the workers.
         RunFailed: with the one error that matters and the log's place.
-        Interrupted: after everything that was started has been stopped.
+        Interrupted: after a last checkpoint, if one could be written in time, and after everything that
+            was started has been stopped.
     """
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with (
@@ -61,14 +64,45 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         outcome = _Outcome()
         thread = threading.Thread(target=outcome.run, args=(trainer,), daemon=True)
         thread.start()
-        errors: list[dict[str, Any]] = []
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            _relay(_messages(channel), terminal, errors)
-        _relay(_messages(channel), terminal, errors)
-        terminal.close()
+        watch = _Watch(thread, channel, terminal)
+        try:
+            watch.until_over()
+        except Interrupted:
+            if watch.training:
+                ray.get(channel.request_stop.remote())
+                watch.until_over(job.config.scaling.stop_grace_s)
+            raise
         if outcome.error is not None:
-            raise _explain(outcome.error, errors)
+            raise _explain(outcome.error, watch.errors)
+
+
+class _Watch:
+    """Shows what the workers say while `fit` runs in its thread."""
+
+    def __init__(self, thread: threading.Thread, channel: Any, terminal: Terminal):
+        self._thread, self._channel, self._terminal = thread, channel, terminal
+        self.errors: list[dict[str, Any]] = []
+        self.training = False
+
+    def until_over(self, limit_s: float = math.inf) -> None:
+        """Until `fit` has returned, or the time is up."""
+        end = time.monotonic() + limit_s
+        while self._thread.is_alive() and time.monotonic() < end:
+            self._thread.join(_POLL_S)
+            self._relay()
+        self._relay()
+        self._terminal.close()
+
+    def _relay(self) -> None:
+        for message in _messages(self._channel):
+            if "metrics" in message:
+                self._terminal.show(message["metrics"])
+            elif "say" in message:
+                self._terminal.say(message["say"])
+            elif "started" in message:
+                self.training = True
+            else:
+                self.errors.append(message["error"])
 
 
 class _Outcome:
@@ -92,7 +126,7 @@ def _trainer(job: Job, channel: Any) -> Any:
     return TorchTrainer(
         worker_main,
         train_loop_config={"job": job, "channel": channel},
-        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo", timeout_s=scaling.hang_timeout_s),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=scaling.use_gpu, resources_per_worker=needed_resources(scaling)
         ),
@@ -113,16 +147,6 @@ def _messages(channel: Any) -> list[dict[str, Any]]:
         return ray.get(channel.take.remote())
     except ray.exceptions.RayError as error:
         raise RunFailed(f"the connection to Ray was lost: {type(error).__name__}") from None
-
-
-def _relay(messages: list[dict[str, Any]], terminal: Terminal, errors: list[dict[str, Any]]) -> None:
-    for message in messages:
-        if "metrics" in message:
-            terminal.show(message["metrics"])
-        elif "say" in message:
-            terminal.say(message["say"])
-        else:
-            errors.append(message["error"])
 
 
 def _explain(error: BaseException, errors: list[dict[str, Any]]) -> RunFailed:

@@ -64,7 +64,10 @@ def prepare(
     except ScheduleError as error:
         raise UserError(f"schedule.backend is deepspeed: {error}") from None
     precision = resolve_precision(config.training.precision, config.scaling.use_gpu)
-    resolved = parse_config(config.model_dump(mode="json") | {"schedule": schedule.to_dict()})
+    content = config.model_dump(mode="json") | {"schedule": schedule.to_dict()}
+    # Written down, so that a resume on other hardware does not change it unseen.
+    content["training"]["precision"] = precision
+    resolved = parse_config(content)
     job = Job(
         config=resolved,
         run_folder=storage / config.run.name,

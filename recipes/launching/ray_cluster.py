@@ -29,6 +29,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
         _keep_local_ray_private()
     # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(scaling.hang_timeout_s))
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -38,6 +38,8 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
             phases={"start": imports_from - job.started_at, "imports": time.time() - imports_from},
             publish=(lambda message: channel.put.remote(message)) if rank == 0 else (lambda message: None),
             report=ray.train.report,
+            stop_requested=lambda: ray.get(channel.stop_requested.remote()),
+            node_leaving=lambda: ray.train.get_preemption_info() is not None,
         )
     except Exception as error:
         logging.getLogger("recipes").error("worker %d failed", rank, exc_info=True)

@@ -20,6 +20,7 @@ from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
 from recipes.training.model import group_lr_ratios
+from recipes.training.notices import Notices
 from recipes.training.spikes import Skips, TooManySkipped
 from recipes.training.update import UpdateResult, run_update
 
@@ -63,6 +64,7 @@ class Training:
     plan: BatchPlan
     held_out_batches: list[np.ndarray]
     checkpoints: Checkpoints
+    notices: Notices
     report: Callable[[dict[str, Any]], None]
     write: Callable[[dict[str, Any]], None] = lambda record: None
     flush: Callable[[], None] = lambda: None
@@ -81,10 +83,13 @@ class Training:
         return dist.get_rank()
 
 
-def train_updates(run: Training) -> None:
-    """Run the updates that are left; after each: log, evaluate, checkpoint, as due."""
-    settings, total = run.config.training, run.schedule.total_steps
-    while run.step < total:
+def train_updates(run: Training) -> bool:
+    """Run the updates that are left; after each: log, evaluate, checkpoint, as due.
+
+    False where the run was asked to stop: then its last checkpoint is of the last update made.
+    """
+    settings, total, stop = run.config.training, run.schedule.total_steps, False
+    while run.step < total and not stop:
         update = _one_update(run)
         if update is None:
             continue
@@ -92,10 +97,12 @@ def train_updates(run: Training) -> None:
             _log(run, update)
         if _due(run.step, settings.eval_every_steps, total):
             evaluate(run)
-        if _due(run.step, run.config.checkpoint.every_steps, total):
+        stop, at_once = run.notices.poll()
+        if at_once or _due(run.step, run.config.checkpoint.every_steps, total):
             save(run)
     with run.clock.phase("checkpoint"):
         run.checkpoints.wait()
+    return run.step == total
 
 
 def _due(step: int, every_steps: int, total_steps: int) -> bool:

@@ -25,6 +25,7 @@ from recipes.training.export import export_model, greedy_predictions, load_expor
 from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
+from recipes.training.notices import Notices, never
 
 
 def train(
@@ -34,18 +35,21 @@ def train(
     phases: dict[str, float],
     publish: Callable[[dict[str, Any]], None],
     report: Callable[[dict[str, Any]], None],
+    stop_requested: Callable[[], bool] = never,
+    node_leaving: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
     device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
     report: Ray Train's report, called by all ranks after each evaluation.
-    Returns the run's summary.
+    stop_requested, node_leaving: see notices.py. Returns the run's summary; of a run that was asked to stop
+    only its state and updates.
     """
     clock = PhaseClock()
     clock.seconds |= phases
     rank = dist.get_rank()
     with clock.phase("engine"):
-        run = _build(job, clock, publish, report)
+        run = _build(job, clock, publish, report, Notices(stop_requested, node_leaving))
         if run.engine.device != device:
             raise RuntimeError(f"DeepSpeed took {run.engine.device}, Ray gave this worker {device}")
     with clock.phase("restore"):
@@ -56,7 +60,11 @@ def train(
     with contextlib.closing(_Metrics(job, run.step, publish)) if rank == 0 else contextlib.nullcontext() as metrics:
         if rank == 0:
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
-        train_updates(run)
+        publish({"started": True})
+        finished = train_updates(run)
+    if not finished:
+        publish({"say": f"stopped after update {run.step}, with a checkpoint of it"})
+        return {"state": "stopped", "updates": run.step}
     with clock.phase("export"):
         export_model(run.engine, run.data.tokenizer, job.run_folder)
         if rank == 0:
@@ -92,7 +100,11 @@ class _Metrics:
 
 
 def _build(
-    job: Job, clock: PhaseClock, publish: Callable[[dict[str, Any]], None], report: Callable[[dict[str, Any]], None]
+    job: Job,
+    clock: PhaseClock,
+    publish: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
+    notices: Notices,
 ) -> Training:
     config = job.config
     rank, world_size = dist.get_rank(), dist.get_world_size()
@@ -124,6 +136,7 @@ def _build(
         plan=batch_plan(config, data.train, world_size),
         held_out_batches=held_out_plan(config, data.held_out, world_size)[rank],
         checkpoints=checkpoints,
+        notices=notices,
         report=report,
         say=say,
         clock=clock,

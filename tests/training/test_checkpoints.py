@@ -12,6 +12,7 @@ from recipes.storage import Storage
 from recipes.training import checkpoint, loop
 from recipes.training import manifest as manifests
 from recipes.training.checkpoint import Checkpoints
+from recipes.training.notices import Notices
 from recipes.training.snapshot import take_snapshot, to_host
 from recipes.training.update import run_update
 from tests.training.test_engine import _weights, make_config, make_engine, micro_batches
@@ -24,7 +25,7 @@ def training(storage, stage=2, keep=2, background=True, precision="fp32"):
     checkpoints = Checkpoints(
         storage, keep=keep, schedule_fingerprint=schedule.fingerprint, say=said.append, background=background
     )
-    run = loop.Training(config, schedule, engine, None, None, [], checkpoints, lambda metrics: None)
+    run = loop.Training(config, schedule, engine, None, None, [], checkpoints, Notices(), lambda metrics: None)
     return run, said
 
 

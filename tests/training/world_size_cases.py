@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from recipes.storage import Storage
 from recipes.training import loop
 from recipes.training.checkpoint import Checkpoints
+from recipes.training.notices import Notices
 from recipes.training.update import run_update
 from tests.training import test_engine
 
@@ -38,7 +39,7 @@ def _rank(rank, world, stage, precision, folder, first, last, resume, port):
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
-    run = loop.Training(config, schedule, engine, None, None, [], checkpoints, lambda metrics: None)
+    run = loop.Training(config, schedule, engine, None, None, [], checkpoints, Notices(), lambda metrics: None)
     if resume:
         assert loop.restore(run)
     assert run.step == first
