@@ -62,9 +62,8 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         channel = ray.remote(num_cpus=0)(Channel).remote()
         trainer = _trainer(job, channel)
         outcome = _Outcome()
-        thread = threading.Thread(target=outcome.run, args=(trainer,), daemon=True)
-        thread.start()
-        watch = _Watch(thread, channel, terminal)
+        threading.Thread(target=outcome.run, args=(trainer,), daemon=True).start()
+        watch = _Watch(outcome.known, channel, terminal)
         try:
             watch.until_over()
         except Interrupted:
@@ -79,16 +78,15 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
 class _Watch:
     """Shows what the workers say while `fit` runs in its thread."""
 
-    def __init__(self, thread: threading.Thread, channel: Any, terminal: Terminal):
-        self._thread, self._channel, self._terminal = thread, channel, terminal
+    def __init__(self, over: threading.Event, channel: Any, terminal: Terminal):
+        self._over, self._channel, self._terminal = over, channel, terminal
         self.errors: list[dict[str, Any]] = []
         self.training = False
 
     def until_over(self, limit_s: float = math.inf) -> None:
         """Until `fit` has returned, or the time is up."""
         end = time.monotonic() + limit_s
-        while self._thread.is_alive() and time.monotonic() < end:
-            self._thread.join(_POLL_S)
+        while not self._over.wait(_POLL_S) and time.monotonic() < end:
             self._relay()
         self._relay()
         self._terminal.close()
@@ -108,13 +106,18 @@ class _Watch:
 class _Outcome:
     """Runs `fit` off the main thread, where Ray Train would take Ctrl-C for itself and exit with 0."""
 
-    error: BaseException | None = None
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        # Not the thread itself: a join that a signal interrupts calls a living thread dead (bpo-45274).
+        self.known = threading.Event()
 
     def run(self, trainer: Any) -> None:
         try:
             trainer.fit()
         except BaseException as error:
             self.error = error
+        finally:
+            self.known.set()
 
 
 def _trainer(job: Job, channel: Any) -> Any:

@@ -25,9 +25,9 @@ class Run:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> Run:
-        stream = self.log.open("a")
         command = [sys.executable, "-m", "recipes.train", *self.arguments]
-        self.process = subprocess.Popen(command, env=self.environment, stderr=stream, stdout=stream)
+        with self.log.open("a") as stream:
+            self.process = subprocess.Popen(command, env=self.environment, stderr=stream, stdout=stream)
         return self
 
     def family(self, title: str = "") -> list[psutil.Process]:

@@ -6,6 +6,7 @@ Prints, at the end, the rows of docs/reliability.md: fault, seconds until the fi
 """
 
 import functools
+import re
 import time
 
 import psutil
@@ -70,11 +71,13 @@ def harmed(name, place, harm, *overrides, at=32, again=False):
     harm(run)
     if again:
         run.wait()
+        reached = max(reached, last_step(folder))
         run = Run(run.arguments, run.log).start()
-    until(lambda: last_step(folder) <= reached or run.process.poll() is not None)
-    resumed = last_step(folder)
+    until(lambda: "resumed at update " in run.said())
     until(lambda: last_step(folder) > reached)
-    TABLE.append((name, time.monotonic() - begin, max(0, reached - resumed + 1)))
+    spent = time.monotonic() - begin
+    (resumed,) = re.findall(r"resumed at update (\d+) of", run.said())
+    TABLE.append((name, spent, max(0, reached - int(resumed))))
     assert run.wait() == 0, run.said()
     return run
 
