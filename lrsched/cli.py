@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ScheduleError as error:
         print(f"lrsched: {str(error).replace(chr(10), ' | ')}", file=sys.stderr)
         return 2
+    except UnicodeEncodeError:
+        print("lrsched: this terminal's encoding has no Braille dots; write a PNG with -o", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # The reader (head, less) has seen enough. Python would complain once more when it
         # flushes stdout at exit; so stdout leads nowhere from here.
@@ -82,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def load(spec: str, steps_per_epoch: float | None) -> Schedule:
     if spec == "-":
+        if sys.stdin is None:
+            raise ScheduleError("", "standard input is closed", "give a file")
         return Schedule.from_yaml(sys.stdin.read(), steps_per_epoch)
     return Schedule.from_file(spec, steps_per_epoch)
 

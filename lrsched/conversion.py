@@ -13,6 +13,7 @@ from typing import Any
 from lrsched.errors import ScheduleError
 from lrsched.fields import as_mapping
 from lrsched.schedule import Schedule
+from lrsched.yaml_text import unique_key_loader
 
 
 def converted(schedule: Schedule, library: str) -> str:
@@ -62,11 +63,11 @@ def _read(path: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=unique_key_loader())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ScheduleError("", f"cannot read {path}: {reason}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ScheduleError("", f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, Mapping):
         raise ScheduleError("", f"{path} holds no mapping", "give a config of key: value pairs")
@@ -79,7 +80,8 @@ def _from_deepspeed(found: Mapping[str, Any], peak_lr: float | None, total_steps
     if "scheduler" not in found and "type" not in found:
         raise ScheduleError("scheduler", "is missing", "a config without one trains at the optimizer's constant lr")
     optimizer = found.get("optimizer") or {}
-    lr = (optimizer.get("params") or {}).get("lr") if isinstance(optimizer, Mapping) else None
+    params = optimizer.get("params") if isinstance(optimizer, Mapping) else None
+    lr = params.get("lr") if isinstance(params, Mapping) else None
     if peak_lr is None and lr == "auto":
         raise ScheduleError("optimizer.params.lr", "'auto' is filled in by transformers' Trainer", "pass --peak-lr")
     try:
@@ -90,20 +92,34 @@ def _from_deepspeed(found: Mapping[str, Any], peak_lr: float | None, total_steps
         raise ScheduleError("optimizer.params.lr", error.problem, "write it there, or pass --peak-lr") from None
 
 
+# Arguments of from_transformers that are no keywords of a scheduler.
+_OURS = ("name", "peak_lr", "num_warmup_steps", "num_training_steps", "total_steps")
+
+
 def _from_transformers(found: Mapping[str, Any], peak_lr: float | None, total_steps: int | None) -> Schedule:
     from lrsched.dialects.from_transformers import from_transformers
 
     steps = total_steps or found.get("max_steps", -1)
     if not isinstance(steps, int) or steps < 1:
         raise ScheduleError("max_steps", f"{steps!r} does not say how many updates the run has", "pass --total-steps")
-    kwargs = found.get("lr_scheduler_kwargs") or {}
+    kwargs, kind = found.get("lr_scheduler_kwargs") or {}, found.get("lr_scheduler_type", "linear")
+    if isinstance(kwargs, str):
+        try:
+            kwargs = json.loads(kwargs)
+        except ValueError:
+            raise ScheduleError("lr_scheduler_kwargs", f"{kwargs!r} is not JSON", "write a mapping") from None
+    for key in as_mapping(kwargs, "lr_scheduler_kwargs"):
+        if not isinstance(key, str) or key in _OURS:
+            raise ScheduleError("lr_scheduler_kwargs", f"{key!r} is none of {kind}'s keywords", "leave it out")
+    if not isinstance(kind, str):
+        raise ScheduleError("lr_scheduler_type", f"{kind!r} is not a name", "write one such as cosine")
     # 5e-5 and linear are transformers' own defaults.
     return from_transformers(
-        found.get("lr_scheduler_type", "linear"),
+        kind,
         peak_lr=peak_lr or found.get("learning_rate", 5e-5),
         num_warmup_steps=_warmup_steps(found, steps),
         num_training_steps=steps,
-        **as_mapping(kwargs, "lr_scheduler_kwargs"),
+        **kwargs,
     )
 
 

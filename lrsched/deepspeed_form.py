@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrsched.decays import Constant, Cosine, Linear, Piecewise, Wsd
 from lrsched.errors import NotExpressible, ScheduleError
-from lrsched.exact import first_exact
+from lrsched.exact import TooLong, first_exact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = No
         return "torch", None
     try:
         block = native_block(schedule)
-    except NotExpressible:
+    except (NotExpressible, TooLong):
         if schedule.backend == "deepspeed":
             raise
         return "torch", None
@@ -187,13 +187,19 @@ def initialize_kwargs(
     schedule: Schedule, optimizer: Optimizer | None = None, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What to pass to ``deepspeed.initialize`` so that it trains at lr(k); see ``Schedule.initialize_kwargs``."""
+    if config is not None and not isinstance(config, Mapping):
+        raise ScheduleError(
+            "config", f"{config!r} is not a mapping", "read the file first, or pass it to deepspeed.initialize yourself"
+        )
     if config is not None and "scheduler" in config:
         raise ScheduleError(
             "config.scheduler", "stands beside this schedule, and one would win unseen", "take it out of the config"
         )
     group_lrs = None
     if optimizer is not None:
-        group_lrs = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        group_lrs = _group_lrs(schedule, optimizer)
+    elif config is not None:
+        _check_own_optimizer(schedule, config)
     kind, block = deepspeed_backend(schedule, group_lrs)
     given: dict[str, Any] = {} if optimizer is None else {"optimizer": optimizer}
     if config is not None:
@@ -203,6 +209,22 @@ def initialize_kwargs(
     elif config is None:
         given["lr_scheduler"] = _native(block) if optimizer is None else _native(block)(optimizer)
     return given
+
+
+def _group_lrs(schedule: Schedule, optimizer: Optimizer) -> list[float]:
+    """The groups' learning rates as multiples of the peak times the peak; refused as the torch form refuses them."""
+    from lrsched.torch_form import group_scales
+
+    return [scale * schedule.peak_lr for scale in group_scales(optimizer, schedule)]
+
+
+def _check_own_optimizer(schedule: Schedule, config: Mapping[str, Any]) -> None:
+    params = (config.get("optimizer") or {}).get("params") or {}
+    lr = params.get("lr", schedule.peak_lr)
+    if lr != schedule.peak_lr:
+        raise ScheduleError(
+            "config.optimizer.params.lr", f"{lr!r} is not peak_lr {schedule.peak_lr!r}", "write the same number in both"
+        )
 
 
 def _native(block: Block | None) -> Any:

@@ -88,6 +88,18 @@ def joined(errors: Sequence[ScheduleError]) -> ScheduleError:
     return flat[0] if len(flat) == 1 else ScheduleErrors(flat)
 
 
+def need(module: str, what: str) -> None:
+    """ScheduleError unless a library that ``what`` needs is installed."""
+    import importlib
+
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ScheduleError(what, f"needs {module}, which is not installed", f"pip install {module}") from None
+
+
 def unknown(what: str, word: Any, known: Iterable[str]) -> tuple[str, str]:
     """Problem and way out for a word that is not among the known ones."""
     import difflib  # needed only once something is wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lrsched.errors import NotExpressible
+from lrsched.errors import NotExpressible, ScheduleError
 
 if TYPE_CHECKING:
     from lrsched.dialects.base import Dialect
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 # Updates compared at a time, to bound memory; the first chunk is small so that most schedules
 # that are not expressible are found out at once.
 _FIRST_CHUNK, _CHUNK = 4096, 2**20
+# The longest run that is compared update by update: some seconds.
+LONGEST = 2**27
+
+
+class TooLong(ScheduleError):
+    """A run with more updates than can be compared one by one."""
 
 
 def first_exact(
@@ -40,6 +46,12 @@ def first_difference(schedule: Schedule, shape: Dialect) -> tuple[int, float, fl
     """The first update of the run where ``shape`` does not apply lr(k), with lr(k) and what it applies."""
     import numpy as np
 
+    if schedule.total_steps > LONGEST:
+        raise TooLong(
+            "total_steps",
+            f"{schedule.total_steps} updates are more than can be compared one by one (at most {LONGEST})",
+            "use the torch form, which applies any schedule",
+        )
     tolerance = shape.rounding() * schedule.peak_lr
     start, stop = 0, min(_FIRST_CHUNK, schedule.total_steps)
     while start < schedule.total_steps:

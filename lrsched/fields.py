@@ -28,6 +28,17 @@ def length(default: Any = dataclasses.MISSING, *, least: int = 0, quiet: bool = 
     return dataclasses.field(default=default, metadata={"read": "length", "least": least, "quiet": quiet})
 
 
+def count(default: Any = dataclasses.MISSING, *, least: int = 0, quiet: bool = False) -> Any:
+    """A field that is a plain whole number, with no unit. quiet: as for ``length``."""
+
+    def read(value: Any, units: Units, where: str) -> int:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise ScheduleError(where, f"{value!r} is not a whole number", "write one such as 2")
+        return units.resolve(value, where, least)
+
+    return dataclasses.field(default=default, metadata={"read": read, "quiet": quiet})
+
+
 def lengths(default: Any = dataclasses.MISSING) -> Any:
     """A field that is a list of lengths; kept as a tuple."""
     return dataclasses.field(default=default, metadata={"read": "lengths"})

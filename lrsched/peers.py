@@ -60,11 +60,25 @@ def peers(schedule: Schedule) -> list[Peer]:
         for library, call, make in _dialects(schedule, request)
         if (made := _attempted(make)) is not None
     ]
-    if isinstance(schedule.decay, Cosine):
+    if isinstance(schedule.decay, Cosine) and schedule.decay.after != "restart":
         found += _formulas(request, _COSINE)
     elif isinstance(schedule.decay, Linear) and schedule.decay.shape == "linear":
         found += _formulas(request, _LINEAR)
     return found
+
+
+def not_asked(schedule: Schedule) -> str:
+    """What the request leaves out, because only W, T, the peak and the floor are common to all libraries."""
+    warmup, left = schedule.warmup, schedule.total_steps - schedule.warmup.steps
+    length = getattr(schedule.decay, "t_max", None) or getattr(schedule.decay, "decay_steps", None)
+    said = []
+    if warmup.steps and warmup.shape != "linear":
+        said.append(f"warm-up shape {warmup.shape}")
+    if warmup.steps and warmup.start_ratio:
+        said.append(f"start_ratio {warmup.start_ratio!r}")
+    if isinstance(schedule.decay, (Cosine, Linear)) and length not in (None, left):
+        said.append(f"a decay of {length} updates")
+    return ", ".join(said)
 
 
 def _request(schedule: Schedule) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Union
 
-from lrsched.errors import ScheduleError
+from lrsched.errors import ScheduleError, need
 
 if TYPE_CHECKING:
     import os
@@ -26,15 +26,15 @@ def text_plot(schedules: Schedules, width: int = 80, height: int = 20) -> str:
     """The curves as ``height`` lines of ``width`` characters, drawn in Braille dots.
 
     Several curves are marked with letters; one more line per curve then says which is which.
-    The vertical axis runs from 0 to the highest peak_lr, the horizontal one over all
-    updates of the longest run. width at least 30, height at least 6.
+    The vertical axis runs from 0 to the highest peak_lr (or learning rate, where a dialect goes
+    higher; what is below 0 is drawn at 0), the horizontal one over all updates of the longest run. width at least 30, height at least 6.
     """
     named = _named(schedules)
     if width < 30 or height < 6:
         raise ScheduleError("", f"{width} x {height} is too small a plot", "at least 30 x 6")
     columns, rows = width - _LABEL_WIDTH - 1, height - 2
     last = max(s.total_steps for s in named.values()) - 1
-    top = max(s.peak_lr for s in named.values())
+    top = max(max(s.peak_lr, float(_sampled(s, columns)[1].max())) for s in named.values())
     cells = [[0] * columns for _ in range(rows)]
     marks: dict[tuple[int, int], str] = {}
     for number, schedule in enumerate(named.values()):
@@ -62,6 +62,9 @@ def text_plot(schedules: Schedules, width: int = 80, height: int = 20) -> str:
 
 def save_png(schedules: Schedules, path: str | os.PathLike[str]) -> None:
     """Write the curves to a PNG file: learning rate over optimizer updates."""
+    need("matplotlib", "a PNG")
+    if not str(path).lower().endswith(".png"):
+        raise ScheduleError("", f"{path} is not a .png file", "give it that name; PNG is what is written")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -69,12 +72,14 @@ def save_png(schedules: Schedules, path: str | os.PathLike[str]) -> None:
     # A figure of its own: pyplot would keep it, and change the caller's backend.
     figure = Figure(figsize=(8.0, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, lowest = figure.add_subplot(), 0.0
     for name, schedule in named.items():
         k, lr = _sampled(schedule, 100)
-        axes.plot(k, lr, drawstyle="steps-post", linewidth=1.4, label=name)
+        # A single update has no line.
+        axes.plot(k, lr, "o-" if k.size == 1 else "-", drawstyle="steps-post", linewidth=1.4, label=name)
+        lowest = min(lowest, float(lr.min()))
     axes.set(xlabel="optimizer update k", ylabel="learning rate")
-    axes.set_ylim(bottom=0.0)
+    axes.set_ylim(bottom=lowest)
     axes.margins(x=0.01)
     axes.grid(alpha=0.3)
     if len(named) > 1:
@@ -117,7 +122,7 @@ def _spans(schedule: Schedule, columns: int, rows: int, last: int, top: float) -
     """
     k, lr = _sampled(schedule, columns)
     xs = (k * (2 * columns - 1) / max(last, 1)).round().astype(int)
-    ys = ((1.0 - lr / top) * (4 * rows - 1)).round().astype(int)
+    ys = ((1.0 - lr.clip(0.0, top) / top) * (4 * rows - 1)).round().astype(int)
     spans: dict[int, tuple[int, int]] = {}
     before = None
     for x, y in zip(xs.tolist(), ys.tolist(), strict=True):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lrsched import fields
 from lrsched.decays import Constant, Decay, Span
 from lrsched.decays.base import check_rise
-from lrsched.errors import ScheduleError, joined, unknown
+from lrsched.errors import ScheduleError, joined, need, unknown
 from lrsched.lengths import Units
 from lrsched.numeric import Steps, Values, as_steps
 from lrsched.numeric import joined as joined_at
 from lrsched.shapes import read_decay
 from lrsched.warmups import Warmup
+from lrsched.yaml_text import unique_key_loader
 
 if TYPE_CHECKING:
     import os
@@ -122,13 +123,17 @@ class Schedule:
         import yaml
 
         try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            found = yaml.load(text, Loader=unique_key_loader())
+            mapping = fields.as_mapping(found, "")
+            if "schedule" in mapping:
+                return cls.from_dict(fields.as_mapping(mapping["schedule"], "schedule"), steps_per_epoch, "schedule")
+            return cls.from_dict(mapping, steps_per_epoch)
+        except ScheduleError:
+            raise
+        except (yaml.YAMLError, ValueError) as error:
             raise ScheduleError("", f"not YAML: {' '.join(str(error).split())}") from None
-        mapping = fields.as_mapping(found, "")
-        if "schedule" in mapping:
-            return cls.from_dict(fields.as_mapping(mapping["schedule"], "schedule"), steps_per_epoch, "schedule")
-        return cls.from_dict(mapping, steps_per_epoch)
+        except RecursionError:
+            raise ScheduleError("", "nested too deeply", "join the pieces in one list") from None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], steps_per_epoch: float | None = None) -> Schedule:
@@ -174,10 +179,11 @@ class Schedule:
     def describe(self) -> str:
         """One sentence that a person can check against what was meant."""
         last, steps = self.total_steps - 1, self.warmup.steps
-        first = f"{self.warmup.phrase(self.peak_lr)} (k=0 to {steps - 1}), then " if steps else ""
+        rise = f"{self.warmup.phrase(self.peak_lr)} (k=0 to {steps - 1})" if steps else ""
+        # A warm-up as long as the run leaves nothing to say of the decay.
+        fall = self.decay.phrase(Span(self.peak_lr, steps, self.total_steps - steps)) if steps <= last else ""
         text = (
-            f"{first}{self.decay.phrase(Span(self.peak_lr, steps, self.total_steps - steps))}; "
-            f"{self.total_steps} updates in all, "
+            f"{', then '.join(filter(None, (rise, fall)))}; {self.total_steps} updates in all, "
             f"the first trains at {self.lr(0)!r}, the last (k={last}) at {self.lr(last)!r}."
         )
         return text[0].upper() + text[1:]
@@ -187,6 +193,7 @@ class Schedule:
 
         ``schedule.to_torch`` itself can be given to ``deepspeed.initialize(lr_scheduler=...)``.
         """
+        need("torch", "to_torch")
         from lrsched.torch_form import ScheduleLR
 
         return ScheduleLR(optimizer, self, on_mismatch=on_mismatch)

@@ -46,7 +46,9 @@ class ScheduleLR(LRScheduler):
     A group's base is its ``initial_lr`` if it has one (an earlier scheduler's mark), else its
     lr when this scheduler first sees it. So build the optimizer with ``lr=peak_lr`` and give
     other groups their lr relative to it; eta_min scales along. An optimizer without any group
-    at peak_lr is refused, because its lr would silently overrule peak_lr.
+    at peak_lr is refused, because its lr would silently overrule peak_lr; one that was scheduled
+    to another peak before has its first group taken for the one at the peak. A group added later
+    trains at its own lr until the next ``step()`` (or ``seek(k)``), as with torch's schedulers.
 
     on_mismatch: what ``load_state_dict`` does when the saved schedule (or the saved relation
     of the groups' learning rates) is another one: "error" refuses, "checkpoint" goes on with
@@ -56,10 +58,7 @@ class ScheduleLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, schedule: Schedule, *, on_mismatch: str = "error") -> None:
         if on_mismatch not in ON_MISMATCH:
             raise ScheduleError("on_mismatch", *unknown("choice", on_mismatch, ON_MISMATCH))
-        if not isinstance(optimizer, Optimizer):
-            raise ScheduleError(
-                "optimizer", f"{type(optimizer).__name__} is not a torch Optimizer", "give the innermost one"
-            )
+        scales = group_scales(optimizer, schedule)
         self.schedule = schedule
         self.on_mismatch = on_mismatch
         # lr(k) from k = _block_start on; good only for the very schedule in _block_of.
@@ -68,15 +67,7 @@ class ScheduleLR(LRScheduler):
         self._block_of: Schedule | None = None
         # An optimizer whose groups carry initial_lr was scheduled before, perhaps to another peak.
         self._was_scheduled = any("initial_lr" in group for group in optimizer.param_groups)
-        self._scales: list[float] = []
-        self._read_scales(optimizer)
-        if not self._was_scheduled and 1.0 not in self._scales:
-            bases = [float(group["lr"]) for group in optimizer.param_groups]
-            raise ScheduleError(
-                "optimizer",
-                f"no parameter group has lr = peak_lr {schedule.peak_lr!r}; the groups have {bases}",
-                "build the optimizer with lr=peak_lr; other groups keep their ratio to it",
-            )
+        self._scales = scales
         super().__init__(optimizer)
 
     @property
@@ -153,12 +144,20 @@ class ScheduleLR(LRScheduler):
         treated as ``on_mismatch`` says; with "new", load the optimizer first, because it brings
         the learning rate of the old schedule along (or call ``seek(k)`` afterwards).
         """
+        if not isinstance(state_dict, dict):
+            raise ScheduleError("state_dict", f"{state_dict!r} is not a state", "pass what state_dict() returned")
         missing = [key for key in ("k", "fingerprint", "definition", "scales") if key not in state_dict]
         if missing:
             raise ScheduleError(
                 "state_dict",
                 f"not the state of a Schedule: no {missing[0]!r} among {sorted(map(str, state_dict))}",
                 "it was saved by another kind of scheduler; resume with that one",
+            )
+        if type(state_dict["k"]) is not int or state_dict["k"] < -1:
+            raise ScheduleError("state_dict", f"k is {state_dict['k']!r}, no number of updates", "the state is damaged")
+        if not isinstance(state_dict["scales"], list) or not isinstance(state_dict["definition"], dict):
+            raise ScheduleError(
+                "state_dict", "its scales or definition are no list and mapping", "the state is damaged"
             )
         if len(state_dict["scales"]) != len(self.optimizer.param_groups):
             raise ScheduleError(
@@ -203,12 +202,35 @@ class ScheduleLR(LRScheduler):
     def _read_scales(self, optimizer: Optimizer) -> None:
         """Note the scale of every group not seen before."""
         for group in optimizer.param_groups[len(self._scales) :]:
-            base = group.get("initial_lr", group["lr"])
-            peak = self.schedule.peak_lr
-            if isinstance(base, torch.Tensor):
-                # A float32 lr "equals" the peak when it is the peak rounded to float32.
-                peak = torch.tensor(peak, dtype=base.dtype).item()
-            self._scales.append(float(base) / peak)
+            self._scales.append(_scale(group, self.schedule.peak_lr))
+
+
+def group_scales(optimizer: Optimizer, schedule: Schedule) -> list[float]:
+    """What each parameter group's learning rate is, as a multiple of the schedule's; see ScheduleLR."""
+    if not isinstance(optimizer, Optimizer):
+        raise ScheduleError(
+            "optimizer", f"{type(optimizer).__name__} is not a torch Optimizer", "give the innermost one"
+        )
+    groups = optimizer.param_groups
+    scales = [_scale(group, schedule.peak_lr) for group in groups]
+    if 1.0 in scales:
+        return scales
+    if "initial_lr" in groups[0]:
+        return [_scale(group, float(groups[0]["initial_lr"])) for group in groups]
+    raise ScheduleError(
+        "optimizer",
+        f"no parameter group has lr = peak_lr {schedule.peak_lr!r}; the groups have "
+        f"{[float(group['lr']) for group in groups]}",
+        "build the optimizer with lr=peak_lr; other groups keep their ratio to it",
+    )
+
+
+def _scale(group: dict[str, Any], peak: float) -> float:
+    base = group.get("initial_lr", group["lr"])
+    if isinstance(base, torch.Tensor):
+        # A float32 lr "equals" the peak when it is the peak rounded to float32.
+        peak = torch.tensor(peak, dtype=base.dtype).item()
+    return float(base) / peak
 
 
 def _differences(saved: Schedule, present: Schedule) -> str:

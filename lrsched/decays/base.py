@@ -62,6 +62,16 @@ def check_gamma(gamma: float, field: str = "decay.gamma") -> None:
         raise ScheduleError(field, f"{gamma!r} is not above 0 and at most 1", "the peak is the highest learning rate")
 
 
+def end_phrase(ends_at_min: bool | None, eta_min: float, peak: float) -> str:
+    """Which of the two ends a decay applies, in words."""
+    return f", the last of them at {eta_min!r}" if ends_at_min else f", the first of them at {peak!r}"
+
+
+def cut_phrase(steps: int | None, span: Span) -> str:
+    """That the run ends before the decay does, in words."""
+    return f", of which the run has {span.steps}" if (steps or 0) > span.steps else ""
+
+
 def check_rise(decay: Decay, warmup_steps: int) -> None:
     """ScheduleError for a warm-up before a shape that brings its own rise."""
     if decay.rises_itself and warmup_steps:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrsched import fields
-from lrsched.decays.base import Decay, Span, check_floor, check_gamma, resolved_length
+from lrsched.decays.base import Decay, Span, check_floor, check_gamma, cut_phrase, end_phrase, resolved_length
 from lrsched.errors import ScheduleError
 from lrsched.numeric import LARGEST_K, Steps, Values, at_most, between, half_cosine, power
 
@@ -49,7 +49,7 @@ class Cosine(Decay):
     t_max: int | None = fields.length(None, least=1)
     eta_min: float = fields.number(0.0)
     after: str = fields.choice("hold", "rise", "restart")
-    cycle_mult: int = fields.length(1, least=1, quiet=True)
+    cycle_mult: int = fields.count(1, least=1, quiet=True)
     cycle_gamma: float = fields.number(1.0, quiet=True)
     ends_at_min: bool | None = fields.flag(None)
     allow_unfinished: bool = fields.flag(False, quiet=True)
@@ -115,7 +115,8 @@ class Cosine(Decay):
         return cycle, (j - starts[cycle]) / lengths[cycle]
 
     def phrase(self, span: Span) -> str:
-        text = f"cosine from {span.peak!r} to {self.eta_min!r} over {self.t_max} updates"
+        ends, cut = end_phrase(self.ends_at_min, self.eta_min, span.peak), cut_phrase(self.t_max, span)
+        text = f"cosine from {span.peak!r} to {self.eta_min!r} over {self.t_max} updates{ends}{cut}"
         if self.after == "hold":
             return f"{text} (then held at {self.eta_min!r})"
         if self.after == "rise":

@@ -52,5 +52,6 @@ class InverseSqrt(Decay):
 
     def phrase(self, span: Span) -> str:
         if self.hold:
-            return f"{span.peak!r} until update {self.timescale}, then {span.peak!r} times sqrt({self.timescale} / k)"
+            flat = f"{span.peak!r} until update {self.timescale}, then " if (self.timescale or 0) > span.start else ""
+            return f"{flat}{span.peak!r} times sqrt({self.timescale} / k)"
         return f"{span.peak!r} times sqrt({self.timescale} / ({self.timescale} + updates since the warm-up))"

@@ -13,6 +13,9 @@ from lrsched.lengths import Units
 from lrsched.numeric import Steps, Values, joined
 from lrsched.warmups import Warmup
 
+# Pieces that a sentence tells of.
+_TOLD = 6
+
 
 def _read_shape(value: Any, units: Units, where: str) -> Decay:
     from lrsched.shapes import read_decay
@@ -60,7 +63,7 @@ class Piece(fields.Section):
 
     def _own(self, span: Span) -> Span:
         warm = self.warmup.steps
-        return Span(span.peak * self.peak_ratio, span.start + warm, span.steps - warm)
+        return Span(span.peak * self.peak_ratio, warm, span.steps - warm)
 
     def lr(self, i: Steps, span: Span) -> Values:
         """The learning rate of the piece's i-th update."""
@@ -71,8 +74,9 @@ class Piece(fields.Section):
 
     def phrase(self, span: Span) -> str:
         own = self._own(span)
-        rise = f"{self.warmup.phrase(own.peak)}, then " if self.warmup.steps else ""
-        return f"for {span.steps} updates {rise}{self.decay.phrase(own)}"
+        rise = self.warmup.phrase(own.peak) if self.warmup.steps else ""
+        fall = self.decay.phrase(own) if own.steps else ""
+        return f"for {span.steps} updates: {', then '.join(filter(None, (rise, fall)))}"
 
     def to_dict(self) -> dict[str, Any]:
         warmup = {"warmup": self.warmup.to_dict()} if self.warmup != Warmup() else {}
@@ -88,7 +92,7 @@ def _read_pieces(value: Any, units: Units, where: str) -> tuple[Piece, ...]:
             pieces.append(one)
             continue
         try:
-            pieces.append(fields.read_section(Piece, fields.as_mapping(one, ""), units))
+            pieces.append(fields.read_section(Piece, fields.as_mapping(one, "piece"), units))
         except ScheduleError as error:
             raise error.under(f"{where}[{i}]") from None
     return tuple(pieces)
@@ -112,15 +116,15 @@ class Piecewise(Decay):
     pieces: tuple[Piece, ...] = field(metadata={"read": _read_pieces})
 
     def resolved(self, span: Span) -> Piecewise:
-        pieces, start, left = [], span.start, span.steps
+        pieces, left = [], span.steps
         for i, piece in enumerate(self.pieces):
             where, last = f"decay.pieces[{i}]", i == len(self.pieces) - 1
             steps = self._steps_of(piece, left, last, span, where)
             try:
-                pieces.append(piece.resolved(Span(span.peak, start, steps)))
+                pieces.append(piece.resolved(Span(span.peak, 0, steps)))
             except ScheduleError as error:
                 raise error.under(where) from None
-            start, left = start + steps, left - steps
+            left -= steps
         return dataclasses.replace(self, pieces=tuple(pieces))
 
     def _steps_of(self, piece: Piece, left: int, last: bool, span: Span, where: str) -> int:
@@ -137,22 +141,34 @@ class Piecewise(Decay):
         return steps
 
     def lr(self, j: Steps, span: Span) -> Values:
-        return self._from(0, j, span.start, span.peak)
+        if isinstance(j, int):
+            return self._at(j, span.peak)
+        import numpy as np
 
-    def _from(self, i: int, j: Steps, start: int, peak: float) -> Values:
-        """The learning rates of updates j, counted from the first update of piece i, at ``start``."""
-        piece = self.pieces[i]
-        assert piece.steps is not None, "resolved() fills steps in"
-        steps, span = piece.steps, Span(peak, start, piece.steps)
-        if i == len(self.pieces) - 1:
-            return piece.lr(j, span)
-        return joined(j, steps, lambda n: piece.lr(n, span), lambda n: self._from(i + 1, n, start + steps, peak))
+        # The last piece goes on past its end, so it has no boundary.
+        bounds = np.cumsum([piece.steps or 0 for piece in self.pieces[:-1]])
+        number = np.searchsorted(bounds, j, side="right")
+        first, last = (int(number.min()), int(number.max())) if j.size else (0, -1)
+        values = np.empty(j.shape, np.float64)
+        for i in range(first, last + 1):
+            here, piece = number == i, self.pieces[i]
+            begin = int(bounds[i - 1]) if i else 0
+            values[here] = piece.lr(j[here] - begin, Span(span.peak, 0, piece.steps or 0))
+        return values
+
+    def _at(self, j: int, peak: float) -> float:
+        for piece in self.pieces[:-1]:
+            if j < (piece.steps or 0):
+                break
+            j -= piece.steps or 0
+        else:
+            piece = self.pieces[-1]
+        return float(piece.lr(j, Span(peak, 0, piece.steps or 0)))
 
     def phrase(self, span: Span) -> str:
-        parts, start = [], span.start
-        for piece in self.pieces:
-            parts.append(piece.phrase(Span(span.peak, start, piece.steps or 0)))
-            start += piece.steps or 0
+        parts = [piece.phrase(Span(span.peak, 0, piece.steps or 0)) for piece in self.pieces]
+        if len(parts) > _TOLD:
+            parts = [*parts[: _TOLD - 2], f"{len(parts) - _TOLD + 1} more pieces", parts[-1]]
         return "; then ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

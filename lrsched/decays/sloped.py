@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from lrsched import fields
-from lrsched.decays.base import Decay, Span, check_floor, resolved_length
+from lrsched.decays.base import Decay, Span, check_floor, cut_phrase, end_phrase, resolved_length
 from lrsched.errors import ScheduleError
 from lrsched.numeric import Steps, Values, at_least, between, part_power
 
@@ -43,8 +43,9 @@ class Linear(Decay):
         return between(self.eta_min, span.peak, left / self.decay_steps)
 
     def phrase(self, span: Span) -> str:
-        ends = f"from {span.peak!r} to {self.eta_min!r} over {self.decay_steps} updates"
-        return f"{self.shape} {ends} (then held at {self.eta_min!r})"
+        ends, cut = end_phrase(self.ends_at_min, self.eta_min, span.peak), cut_phrase(self.decay_steps, span)
+        way = f"from {span.peak!r} to {self.eta_min!r} over {self.decay_steps} updates{ends}{cut}"
+        return f"{self.shape} {way} (then held at {self.eta_min!r})"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrsched import fields
-from lrsched.decays.base import Decay, Span, check_floor, resolved_length
+from lrsched.decays.base import Decay, Span, check_floor, end_phrase, resolved_length
 from lrsched.numeric import Steps, Values, at_least, at_most, between, half_cosine, sqrt
 
 
@@ -57,5 +57,6 @@ class Wsd(Decay):
     def phrase(self, span: Span) -> str:
         return (
             f"constant at {span.peak!r} for {span.steps - self.decay_steps} updates, then {self.decay_shape} "
-            f"to {self.eta_min!r} over {self.decay_steps} updates (then held at {self.eta_min!r})"
+            f"to {self.eta_min!r} over {self.decay_steps} updates"
+            f"{end_phrase(self.ends_at_min, self.eta_min, span.peak)} (then held at {self.eta_min!r})"
         )

@@ -180,8 +180,8 @@ class OneCycle(_DeepSpeed):
     decay_lr_rate: float = fields.number(0.0)
     cycle_first_step_size: float = fields.number(2000.0)
     cycle_second_step_size: float | None = fields.number(None)
-    cycle_first_stair_count: int = fields.length(0)
-    cycle_second_stair_count: int | None = fields.length(None)
+    cycle_first_stair_count: int = fields.count(0)
+    cycle_second_stair_count: int | None = fields.count(None)
     decay_step_size: float = fields.number(0.0)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from lrsched.dialects.torch_base import TorchShape
 from lrsched.dialects.torch_composed import ChainedScheduler
 from lrsched.dialects.torch_recursion import LONGEST, Group
 from lrsched.dialects.torch_shapes import SHAPES
-from lrsched.errors import ScheduleError
+from lrsched.errors import ScheduleError, need
 from lrsched.schedule import Schedule
 
 _WRITE = "write the curve that is wanted as a native shape"
@@ -58,6 +58,7 @@ def from_torch(scheduler: Any, total_steps: int | None = None, group: int | None
     >>> [schedule.lr(k) for k in range(6)]
     [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
+    need("torch", "from_torch")
     from torch.optim.lr_scheduler import LRScheduler
 
     from lrsched.torch_form import ScheduleLR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from lrsched.errors import NotExpressible
+from lrsched.errors import NotExpressible, ScheduleError
 from lrsched.proof.row import Row
 from lrsched.proof.run import LIBRARIES, Result, all_rows, installed, run
 from lrsched.schedule import Schedule
@@ -31,9 +31,11 @@ def verify(schedule: Schedule | None = None) -> int:
             wrong += not result.good
     for note in notes:
         print(note)
+    if not rows:
+        raise ScheduleError("", "nothing to verify: none of torch, transformers, deepspeed is installed", "install one")
     print(
-        f"{wrong} of {len(rows)} differ. Deviation: the largest over all updates, past the end of the run too, as a "
-        "part of the peak; allowed: 1e-12."
+        f"{wrong} of {len(rows)} differ. Deviation: the largest over that many updates"
+        f"{', past the end of the run too' if schedule is None else ''}, as a part of the peak; allowed: 1e-12."
     )
     return int(wrong > 0)
 

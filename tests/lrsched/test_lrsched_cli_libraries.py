@@ -50,6 +50,28 @@ def test_compare_takes_every_shape(decay: str) -> None:
     assert "this schedule" in comparison(make(decay))
 
 
+def test_compare_says_what_it_does_not_ask_for() -> None:
+    spec = "{peak_lr: 1, total_steps: 20, warmup: {steps: 5, shape: log, start_ratio: 0.2}, decay: {shape: cosine, t_max: 8}}"
+    last = lrsched("compare", "-", stdin=spec).stdout.splitlines()[-1]
+    assert last == (
+        "The other libraries are not asked for warm-up shape log, start_ratio 0.2, a decay of 8 updates, "
+        "which their schedulers have no word for."
+    )
+    restart = "{peak_lr: 1, total_steps: 20, decay: {shape: cosine, t_max: 5, after: restart}}"
+    shown = lrsched("compare", "-", stdin=restart).stdout
+    assert "CosineAnnealingWarmRestarts" in shown
+    assert "optax" not in shown
+
+
+@pytest.mark.parametrize("total", [10**8, 2**53])
+def test_the_longest_runs_are_compared_and_converted_in_time(total: int) -> None:
+    spec = f"{{peak_lr: 1, total_steps: {total}, warmup: {{steps: 5}}, decay: {{shape: cosine}}}}"
+    assert "updates of k=0 to" in lrsched("compare", "-", stdin=spec).stdout
+    if total > 2**27:
+        done = lrsched("convert", "-", "--to", "deepspeed", stdin=spec)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 def test_convert_to_deepspeed() -> None:
     done = lrsched("convert", "-", "--to", "deepspeed", stdin=COSINE)
     assert json.loads(done.stdout) == {"scheduler": Schedule.from_yaml(COSINE).to_deepspeed()}
@@ -131,6 +153,9 @@ BAD = [
     ("deepspeed", {"scheduler": {"type": "WarmupLR"}, "optimizer": {"params": {"lr": "auto"}}}, "{path}: optimizer.params.lr: 'auto' is filled in by transformers' Trainer; pass --peak-lr"),
     ("transformers", {"learning_rate": 1e-4}, "{path}: max_steps: -1 does not say how many updates the run has; pass --total-steps"),
     ("transformers", {"max_steps": 9, "warmup_steps": "x"}, "{path}: warmup_steps: 'x' is not a number of updates; write one such as 500 or 0.1"),
+    ("deepspeed", {"scheduler": {"type": "WarmupCosineLR", "params": {"total_num_steps": 9}}, "optimizer": {"params": [1]}}, "{path}: optimizer.params.lr: is missing: WarmupCosineLR multiplies the optimizer's learning rate; write it there, or pass --peak-lr"),
+    ("transformers", {"max_steps": 9, "lr_scheduler_kwargs": {"total_steps": 2}}, "{path}: lr_scheduler_kwargs: 'total_steps' is none of linear's keywords; leave it out"),
+    ("transformers", {"max_steps": 9, "lr_scheduler_type": ["cosine"]}, "{path}: lr_scheduler_type: ['cosine'] is not a name; write one such as cosine"),
     ("transformers", [1], "{path} holds no mapping; give a config of key: value pairs"),
 ]  # fmt: skip
 

@@ -72,6 +72,21 @@ def test_several_curves_are_lettered() -> None:
     assert last_a < 11 + 69 * 50 / 90 + 1, "the short run ends where it ends"
 
 
+@pytest.mark.parametrize("shape", ["deepspeed.LRRangeTest", "torch.ExponentialLR"])
+def test_a_dialect_may_go_above_its_peak(shape: str, tmp_path: Path) -> None:
+    more = {"gamma": 1.1} if shape == "torch.ExponentialLR" else {}
+    schedule = make({"shape": shape, **more}, warmup=0)
+    top = float(schedule.lr(49))
+    assert top > schedule.peak_lr
+    assert text_plot(schedule).startswith(f"{top:.4g}".rjust(10))
+    save_png(schedule, tmp_path / "above.png")
+
+
+def test_a_png_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(ScheduleError, match=r"x\.jpg is not a \.png file"):
+        save_png(make("cosine"), tmp_path / "x.jpg")
+
+
 def test_one_update_can_be_drawn(tmp_path: Path) -> None:
     schedule = make(total_steps=1, warmup=0)
     assert text_plot(schedule).count("\n") == 19

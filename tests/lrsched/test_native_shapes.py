@@ -128,11 +128,30 @@ def test_a_piece_may_be_piecewise() -> None:
     assert schedule.lr(np.arange(30)).tolist() == [1.0] * 5 + [0.5] * 5 + [0.5] * 5 + [0.25] * 15
 
 
-def test_inverse_sqrt_in_a_piece_counts_from_the_start_of_the_run() -> None:
-    decay = {"shape": "piecewise", "pieces": [{"steps": 20}, {"decay": {"shape": "inverse_sqrt", "timescale": 25}}]}
-    schedule = make(decay, peak_lr=1.0, warmup=5)
-    assert schedule.lr(25) == 1.0
-    assert schedule.lr(36) == math.sqrt(25 / 36)
+def test_inverse_sqrt_in_a_piece_counts_from_the_start_of_the_piece() -> None:
+    curve = {"warmup": {"steps": 4}, "decay": {"shape": "inverse_sqrt", "timescale": 9}}
+    schedule = make({"shape": "piecewise", "pieces": [{"steps": 20}, curve]}, peak_lr=1.0, warmup=5)
+    alone = make(curve["decay"], peak_lr=1.0, total_steps=25, warmup=4)
+    assert schedule.lr(np.arange(25, 60)).tolist() == alone.lr(np.arange(35)).tolist()
+    assert schedule.lr(25 + 9) == 1.0
+    assert schedule.lr(25 + 16) == math.sqrt(9 / 16)
+    at_once = {"decay": {"shape": "inverse_sqrt", "hold": False}, "warmup": {"steps": 4}}
+    assert make({"shape": "piecewise", "pieces": [{"steps": 20}, at_once]}).decay.pieces[1].decay.timescale == 4
+
+
+def test_ten_thousand_pieces() -> None:
+    pieces = [{"steps": 2, "peak_ratio": 1 / (i + 1), "decay": {"shape": "linear"}} for i in range(10_000)]
+    schedule = make({"shape": "piecewise", "pieces": pieces}, peak_lr=1.0, total_steps=20_000, warmup=0)
+    k = np.arange(20_100)
+    assert schedule.lr(k).tolist() == [schedule.lr(i) for i in range(20_100)]
+    assert schedule.lr(2 * 9_999) == 0.5 / 10_000
+    assert "9995 more pieces" in schedule.describe()
+
+
+def test_a_multiple_has_no_unit() -> None:
+    with pytest.raises(ScheduleError) as caught:
+        make({"shape": "cosine", "after": "restart", "cycle_mult": "50%"})
+    assert str(caught.value) == "decay.cycle_mult: '50%' is not a whole number; write one such as 2"
 
 
 REFUSED = [

@@ -415,8 +415,34 @@ def test_describe_names_the_numbers(decay: str) -> None:
 def test_describe_in_full() -> None:
     assert Schedule.from_yaml(DESIGN).describe() == (
         "Rises linearly from 0.0 towards 0.001 over 500 updates (k=0 to 499), then cosine from 0.001 to 1e-05 over "
-        "9500 updates (then held at 1e-05); 10000 updates in all, the first trains at 0.0, the last (k=9999) at 1e-05."
+        "9500 updates, the last of them at 1e-05 (then held at 1e-05); 10000 updates in all, the first trains at 0.0, the last (k=9999) at 1e-05."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{peak_lr: 1, peak_lr: 2, total_steps: 3}", "not YAML: the key 'peak_lr' is written twice"),
+        ("{peak_lr: 1, total_steps: 2001-13-45}", "not YAML: month must be in 1..12"),
+        ("[" * 3000, "nested too deeply; join the pieces in one list"),
+        ("", "schedule: None is not a mapping; write key: value pairs"),
+    ],
+)
+def test_text_that_is_no_schedule(text: str, says: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        Schedule.from_yaml(text)
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
+
+
+def test_describe_tells_two_schedules_apart_and_says_only_what_happens() -> None:
+    ends, starts = (make({"shape": "linear", "ends_at_min": flag}).describe() for flag in (True, False))
+    assert "over 45 updates, the last of them at 0.0 (then" in ends
+    assert "over 45 updates, the first of them at 0.001 (then" in starts
+    assert "constant" not in make(warmup=50).describe()
+    assert "until update" not in make({"shape": "inverse_sqrt", "timescale": 5}, warmup=10).describe()
+    cut = make({"shape": "cosine", "t_max": 99, "allow_unfinished": True})
+    assert "over 99 updates, the last of them at 0.0, of which the run has 45 (then" in cut.describe()
 
 
 def test_docstring_examples() -> None:
