@@ -106,17 +106,9 @@ def _draw(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]], axis: st
     axes = figure.add_subplot()
     colours = colormaps["tab20" if wide else "tab10"].colors
     for (label, (k, lr)), colour in zip(curves.items(), colours, strict=False):
-        axes.plot(
-            k,
-            lr,
-            marker="o" if style == "o-" else "",
-            linestyle=("-", "--", ":")[len(axes.lines) % 3] if wide else "-",
-            color=colour,
-            markersize=3,
-            linewidth=1.3,
-            alpha=0.85,
-            label=label,
-        )
+        # Where curves lie on each other the earlier ones show as wider bands below.
+        width = 6.0 - 0.4 * len(axes.lines) if wide else 1.3
+        axes.plot(k, lr, color=colour, marker="o" if style == "o-" else "", markersize=3, linewidth=width, label=label)
     axes.axvspan(past, k[-1], color="0.93", zorder=0)
     axes.set(xlabel=f"{axis} (grey: past total_steps)", ylabel="learning rate")
     axes.set_ylim(bottom=0.0)
