@@ -109,17 +109,20 @@ class Checkpoints:
         if self._is_rank_0:
             all_files = {file: entry for _, part in parts for file, entry in part.items()}
             manifest = Manifest(step, self.world_size, stage, self.schedule_fingerprint, all_files)
-            fault = next(iter(faults.values()), None) or _fault_of(lambda: self._finish(name, manifest))
+            fault = next(iter(faults.values()), None) or _fault_of(
+                lambda: self.run_folder.write_text(f"{name}/{manifests.NAME}", manifest.to_json())
+            )
             if fault is not None:
                 self.say(
                     f"checkpoint at update {step} could not be written ({fault}): training goes on, the next one is tried"
                 )
                 _fault_of(lambda: self.run_folder.delete_folder(name))
+            else:
+                # A fault here must not cost the new checkpoint: it may be the only whole one left.
+                left = _fault_of(self._delete_old)
+                if left is not None:
+                    self.say(f"checkpoints older than update {step} could not be deleted ({left})")
         dist.barrier(group=self._group)
-
-    def _finish(self, name: str, manifest: Manifest) -> None:
-        self.run_folder.write_text(f"{name}/{manifests.NAME}", manifest.to_json())
-        self._delete_old()
 
     def load(self, engine: DeepSpeedEngine, manifest: Manifest) -> dict[str, Any]:
         """Put weights, optimizer, schedule and random state back; returns this rank's counters.

@@ -127,6 +127,26 @@ def test_a_storage_that_is_gone_is_told_too(process_group, tmp_path):
     assert said[0].startswith("checkpoint at update 1 could not be written (")
 
 
+def test_an_old_checkpoint_that_cannot_be_deleted_does_not_cost_the_new_one(process_group, tmp_path, monkeypatch):
+    run, said = training(Storage(tmp_path / "run"), keep=1)
+    update(run)
+    loop.save(run)
+    run.checkpoints.wait()
+    update(run)
+    real = Storage.delete_folder
+
+    def refusing(storage, name=""):
+        if name.endswith("step_00000001"):
+            raise OSError(16, "Device or resource busy")
+        real(storage, name)
+
+    monkeypatch.setattr(Storage, "delete_folder", refusing)
+    loop.save(run)
+    run.checkpoints.wait()
+    assert said == ["checkpoints older than update 2 could not be deleted (Device or resource busy)"]
+    assert manifests.newest_manifest(run.checkpoints.run_folder).step == 2
+
+
 def test_tensors_that_are_one_stay_one(process_group):
     weight = torch.ones(3)
     copy = to_host({"a": weight, "b": [weight, weight[:2]], "c": (weight.view(3, 1),)}, {})
