@@ -98,7 +98,20 @@ class LeafRun:
         self.last_epoch -= 1
 
 
-class ChainRun:
+class _MembersRun:
+    """What ChainedScheduler and SequentialLR share: they are undone with their members, and never start anew."""
+
+    members: list[Run]
+
+    def restart(self) -> None:
+        raise Finished("NotImplementedError")
+
+    def undo(self) -> None:
+        for member in self.members:
+            member.undo()
+
+
+class ChainRun(_MembersRun):
     """ChainedScheduler: every step is a step of each member, in order."""
 
     def __init__(self, members: Sequence[TorchShape], group: Group) -> None:
@@ -110,15 +123,8 @@ class ChainRun:
 
     initial_step = step
 
-    def restart(self) -> None:
-        raise Finished("NotImplementedError")
 
-    def undo(self) -> None:
-        for member in self.members:
-            member.undo()
-
-
-class SequenceRun:
+class SequenceRun(_MembersRun):
     """SequentialLR: the member whose turn it is steps, and starts anew at its milestone."""
 
     def __init__(self, members: Sequence[TorchShape], milestones: Sequence[float], group: Group) -> None:
@@ -139,13 +145,6 @@ class SequenceRun:
 
     # Inside another SequentialLR the first step is one more, so the whole is one update ahead.
     initial_step = step
-
-    def restart(self) -> None:
-        raise Finished("NotImplementedError")
-
-    def undo(self) -> None:
-        for member in self.members:
-            member.undo()
 
 
 class Recursion:
