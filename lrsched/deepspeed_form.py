@@ -19,7 +19,6 @@ from lrsched.errors import NotExpressible, ScheduleError
 from lrsched.exact import TooLong, first_exact
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch.optim import Optimizer
 
     from lrsched.schedule import Schedule
@@ -81,13 +80,6 @@ def deepspeed_backend(schedule: Schedule, group_lrs: Sequence[float] | None = No
             "use backend: torch (or auto), which keeps their ratio",
         )
     return "deepspeed", block
-
-
-def native_lr(block: Block, k: np.ndarray, base_lr: float) -> np.ndarray:
-    """What DeepSpeed's scheduler puts into a group of ``base_lr`` for the updates ``k``."""
-    from lrsched.dialects.from_deepspeed import read_block
-
-    return read_block(block).values(k, base_lr)
 
 
 def block_tolerance(block: Block) -> float:

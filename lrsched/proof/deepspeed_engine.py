@@ -24,19 +24,25 @@ def main() -> None:
     results = []
     # DeepSpeed and its compilers print; only the result belongs on standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        import deepspeed
         import torch
 
-        # This operator would be compiled for a minute; a single process never calls it.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-        deepspeed.init_distributed(dist_backend="gloo")
+        join_alone()
         results = [learning_rates(case) for case in json.load(sys.stdin)]
         torch.distributed.destroy_process_group()
     print(json.dumps(results))
+
+
+def join_alone() -> None:
+    """Make DeepSpeed's process group of this process alone."""
+    import deepspeed
+
+    # This operator would be compiled for a minute; a single process never calls it.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    deepspeed.init_distributed(dist_backend="gloo")
 
 
 def learning_rates(case: dict[str, Any]) -> list[float]:

@@ -7,8 +7,6 @@ accelerator are per process. Reads a list of cases from standard input.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 import tempfile
 import warnings
@@ -18,6 +16,7 @@ import deepspeed
 import torch
 
 from lrsched import Schedule
+from lrsched.proof.deepspeed_engine import join_alone
 
 # Warnings are errors here too, but for those of other people's code:
 # DeepSpeed's Muon optimizer, imported by initialize, makes torch import a module that torch itself deprecates.
@@ -27,13 +26,7 @@ warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureW
 
 
 def main() -> None:
-    # This operator would be compiled for a minute; a single process never calls it.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    deepspeed.init_distributed(dist_backend="gloo")
+    join_alone()
     results = [run_case(case) for case in json.load(sys.stdin)]
     torch.distributed.destroy_process_group()
     print("RESULTS" + json.dumps(results))

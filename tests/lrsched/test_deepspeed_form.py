@@ -14,7 +14,7 @@ from hypothesis import given
 from schedule_cases import DECAYS, make, schedules
 
 from lrsched import NotExpressible, Schedule, ScheduleError, deepspeed_backend
-from lrsched.deepspeed_form import native_lr
+from lrsched.dialects.from_deepspeed import read_block
 from lrsched.guard import native_scheduler
 
 
@@ -61,7 +61,7 @@ MODELLED = [
 @pytest.mark.parametrize("block", MODELLED, ids=lambda block: "-".join(map(str, block["params"].values())))
 def test_model_is_deepspeed(block: dict[str, Any]) -> None:
     real = native_lrs(block, 500, 1e-3)
-    modelled = native_lr(block, np.arange(500), 1e-3).tolist()
+    modelled = read_block(block).values(np.arange(500), 1e-3).tolist()
     assert modelled == pytest.approx([one for (one,) in real], rel=0.0, abs=3e-19)
 
 
