@@ -269,18 +269,42 @@ class ScalingBlock(Block):
     stop_grace_s: CountOrZero = Field(
         60, description="What a run gets for a last checkpoint after Ctrl-C or SIGTERM; 0: stop at once."
     )
+    node_wait_s: Count = Field(
+        1800,
+        description="Longest wait without a running worker, at the start or after a failure, while nodes are missing.",
+    )
     min_workers: Count | None = Field(
         None, description="Elastic training: go on with this many workers when nodes leave (with max_workers)."
     )
-    max_workers: Count | None = Field(None, description="Elastic training: grow to this many workers when nodes come.")
+    max_workers: Count | None = Field(
+        None,
+        description="Elastic training: grow to this many workers when nodes come; num_workers does not count then.",
+    )
+    resize_interval_s: Count = Field(
+        60,
+        description="Elastic training: how often to look whether more workers would fit. Growing goes back to the last "
+        "checkpoint.",
+    )
 
     @model_validator(mode="after")
     def _elastic_pair(self) -> ScalingBlock:
         if (self.min_workers is None) != (self.max_workers is None):
             raise ValueError("min_workers and max_workers go together")
-        if self.min_workers is not None and self.min_workers > self.max_workers:
+        if self.min_workers is None:
+            return self
+        if self.min_workers > self.max_workers:
             raise ValueError(f"min_workers {self.min_workers} is above max_workers {self.max_workers}")
+        if self.max_failures == 0:
+            raise ValueError("min_workers needs max_failures above 0: a node that dies counts as a failure")
         return self
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.min_workers or self.num_workers
+
+    @property
+    def most_workers(self) -> int:
+        return self.max_workers or self.num_workers
 
 
 class RunConfig(Block):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from recipes.errors import UserError
 
 if TYPE_CHECKING:
+    from recipes.storage import Storage
     from recipes.training.job import Job
 
 _STARTED_AT = time.time()
@@ -68,11 +69,13 @@ def _train(job: Job) -> int:
 
     folder = job.run_folder
     terminal = Terminal(job.schedule.total_steps)
+    way_on = None
     try:
         launch(job, terminal, before_training=lambda: write_description(job, environment_json()))
         code, last_words = 0, f"model: {folder}/export"
     except RunFailed as failure:
         code, last_words = (2 if failure.user else 1), str(failure)
+        way_on = None if failure.user else _way_on(folder)
     except Interrupted as stop:
         code = 128 + stop.signum
         last_words = f"stopped; the same command with run.resume=auto goes on from the last checkpoint in {folder}"
@@ -80,8 +83,19 @@ def _train(job: Job) -> int:
     if folder.exists("metrics.jsonl"):
         write_report(folder)
         _say(f"report: {folder}/report.html")
+    if way_on is not None:
+        _say(way_on)
     _say(last_words)
     return code
+
+
+def _way_on(folder: Storage) -> str:
+    from recipes.training.manifest import newest_manifest
+
+    manifest = newest_manifest(folder)
+    if manifest is None:
+        return "no checkpoint was written yet: the same command with run.resume=auto starts from update 0"
+    return f"the same command with run.resume=auto goes on from the checkpoint at update {manifest.step}"
 
 
 def _say(text: str) -> None:

@@ -66,6 +66,8 @@ def _resources(job: Job, start: Start) -> str:
     scaling, folder = job.config.scaling, job.run_folder
     each = ", ".join(f"{amount:g} {kind}" for kind, amount in needed_resources(scaling).items())
     workers = f"{scaling.num_workers} workers" if scaling.num_workers > 1 else "1 worker"
+    if scaling.min_workers:
+        workers = f"{scaling.min_workers} to {scaling.max_workers} workers, by what the cluster has"
     if start.finished:
         begins = "nothing to do: the run is finished"
     else:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recipes.config import ScalingBlock
 from recipes.launching.channel import Channel
 from recipes.launching.ray_cluster import needed_resources, ray_cluster
 from recipes.launching.terminal import Terminal
@@ -20,6 +21,7 @@ from recipes.launching.worker import worker_main
 from recipes.training.job import Job
 
 _POLL_S = 0.2
+_SILENCE_S = 20.0
 
 
 class RunFailed(Exception):
@@ -59,11 +61,11 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         import ray
 
         before_training()
-        channel = ray.remote(num_cpus=0)(Channel).remote()
+        channel = _channel()
         trainer = _trainer(job, channel)
         outcome = _Outcome()
         threading.Thread(target=outcome.run, args=(trainer,), daemon=True).start()
-        watch = _Watch(outcome.known, channel, terminal)
+        watch = _Watch(outcome.known, channel, terminal, job.config.scaling)
         try:
             watch.until_over()
         except Interrupted:
@@ -72,16 +74,26 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
                 watch.until_over(job.config.scaling.stop_grace_s)
             raise
         if outcome.error is not None:
-            raise _explain(outcome.error, watch.errors)
+            raise _explain(outcome.error, watch.errors, f"{job.run_folder}/logs")
+
+
+def _channel() -> Any:
+    """On this command's own node: on another it would be lost with that."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Channel).remote()
 
 
 class _Watch:
-    """Shows what the workers say while `fit` runs in its thread."""
+    """Shows what the workers say while `fit` runs in its thread, and does not wait for ever for workers."""
 
-    def __init__(self, over: threading.Event, channel: Any, terminal: Terminal):
-        self._over, self._channel, self._terminal = over, channel, terminal
+    def __init__(self, over: threading.Event, channel: Any, terminal: Terminal, scaling: ScalingBlock):
+        self._over, self._channel, self._terminal, self._scaling = over, channel, terminal, scaling
         self.errors: list[dict[str, Any]] = []
         self.training = False
+        self._told_silence = False
 
     def until_over(self, limit_s: float = math.inf) -> None:
         """Until `fit` has returned, or the time is up."""
@@ -92,7 +104,9 @@ class _Watch:
         self._terminal.close()
 
     def _relay(self) -> None:
-        for message in _messages(self._channel):
+        messages, silent_s = _messages(self._channel)
+        self._mind_silence(silent_s)
+        for message in messages:
             if "metrics" in message:
                 self._terminal.show(message["metrics"])
             elif "say" in message:
@@ -101,6 +115,24 @@ class _Watch:
                 self.training = True
             else:
                 self.errors.append(message["error"])
+
+    def _mind_silence(self, silent_s: float) -> None:
+        wait_s = self._scaling.node_wait_s
+        if silent_s > wait_s:
+            import ray
+
+            needed = ", ".join(f"{each:g} {kind}" for kind, each in needed_resources(self._scaling).items())
+            free = ray.available_resources()
+            have = ", ".join(f"{free.get(kind, 0.0):g} {kind}" for kind in needed_resources(self._scaling))
+            raise RunFailed(
+                f"no worker has run for {wait_s} s (scaling.node_wait_s): {self._scaling.fewest_workers} needed, each with "
+                f"{needed}; free in the cluster: {have}"
+            )
+        if silent_s > _SILENCE_S and not self._told_silence:
+            self._terminal.say(
+                f"no worker runs: waiting for Ray to start them (at most {wait_s} s, scaling.node_wait_s)"
+            )
+        self._told_silence = silent_s > _SILENCE_S
 
 
 class _Outcome:
@@ -131,7 +163,10 @@ def _trainer(job: Job, channel: Any) -> Any:
         train_loop_config={"job": job, "channel": channel},
         torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo", timeout_s=scaling.hang_timeout_s),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=scaling.use_gpu, resources_per_worker=needed_resources(scaling)
+            num_workers=workers,
+            use_gpu=scaling.use_gpu,
+            resources_per_worker=needed_resources(scaling),
+            elastic_resize_monitor_interval_s=scaling.resize_interval_s,
         ),
         run_config=RunConfig(
             # Ray's own files stay apart: checkpoints are ours, found by their manifests.
@@ -143,7 +178,7 @@ def _trainer(job: Job, channel: Any) -> Any:
     )
 
 
-def _messages(channel: Any) -> list[dict[str, Any]]:
+def _messages(channel: Any) -> tuple[list[dict[str, Any]], float]:
     import ray
 
     try:
@@ -152,7 +187,7 @@ def _messages(channel: Any) -> list[dict[str, Any]]:
         raise RunFailed(f"the connection to Ray was lost: {type(error).__name__}") from None
 
 
-def _explain(error: BaseException, errors: list[dict[str, Any]]) -> RunFailed:
+def _explain(error: BaseException, errors: list[dict[str, Any]], logs: str) -> RunFailed:
     """The one error that matters: the first a worker told of, unless a worker died without a word."""
     silent = [
         rank
@@ -161,7 +196,8 @@ def _explain(error: BaseException, errors: list[dict[str, Any]]) -> RunFailed:
     ]
     if silent and not any(found["user"] for found in errors):
         ranks = ", ".join(map(str, sorted(silent)))
-        return RunFailed(f"worker {ranks} died without an error of its own: killed, or out of memory")
+        cause = "its node is gone" if "node has died" in repr(error) else "killed, or out of memory"
+        return RunFailed(f"worker {ranks} died without an error of its own: {cause} (logs: {logs})")
     if errors:
         found = errors[0]
         if found["user"]:
@@ -174,12 +210,12 @@ def _explain(error: BaseException, errors: list[dict[str, Any]]) -> RunFailed:
 
 @contextmanager
 def _chatter_to_log(job: Job) -> Iterator[None]:
-    """Ray prints what its daemons notice to stdout, where we print nothing: keep it in logs/ray.log."""
+    """Ray prints what its daemons notice to both streams: keep it in logs/ray.log; the terminal keeps its own stream."""
     local = job.run_folder.local
     path = local / "logs" / "ray.log" if local is not None else Path(os.devnull)
     if local is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+    with path.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
 

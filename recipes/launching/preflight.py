@@ -54,9 +54,9 @@ def prepare(
         _parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
     data = open_data(prepared_data)
-    plan = batch_plan(config, data.train, config.scaling.num_workers)
+    plan = batch_plan(config, data.train, config.scaling.most_workers)
     # Made here only so that a held-out example above the budget is refused now, not at the first evaluation.
-    held_out_plan(config, data.held_out, config.scaling.num_workers)
+    held_out_plan(config, data.held_out, config.scaling.most_workers)
     schedule = _parse_schedule(config, plan.updates_per_epoch)
     try:
         group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer)]

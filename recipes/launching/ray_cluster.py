@@ -71,11 +71,10 @@ def _this_machine(scaling: ScalingBlock) -> dict[str, float]:
 
 
 def _check_enough(have: dict[str, float], scaling: ScalingBlock, place: str) -> None:
-    least = scaling.min_workers or scaling.num_workers
+    least, field = scaling.fewest_workers, "scaling.min_workers" if scaling.min_workers else "scaling.num_workers"
     for kind, each in needed_resources(scaling).items():
         if least * each > have.get(kind, 0.0):
             raise UserError(
-                f"scaling.num_workers is {least}, each with {each:g} {kind}: {least * each:g} {kind} needed, but {place} "
-                f"has {have.get(kind, 0.0):g}; lower scaling.num_workers"
-                + (" or scaling.cpus_per_worker" if kind == "CPU" else "")
+                f"{field} is {least}, each with {each:g} {kind}: {least * each:g} {kind} needed, but {place} "
+                f"has {have.get(kind, 0.0):g}; lower {field}" + (" or scaling.cpus_per_worker" if kind == "CPU" else "")
             )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import UserError
+from recipes.launching.channel import BEAT_S
 from recipes.training.job import Job
 
 
@@ -25,6 +28,8 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     log = _set_up_logging(job, rank)
+    if rank == 0:
+        threading.Thread(target=_beat, args=(channel,), name="beat", daemon=True).start()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.scaling.use_gpu else "cpu")
     try:
         imports_from = time.time()
@@ -39,12 +44,29 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
             publish=(lambda message: channel.put.remote(message)) if rank == 0 else (lambda message: None),
             report=ray.train.report,
             stop_requested=lambda: ray.get(channel.stop_requested.remote()),
-            node_leaving=lambda: ray.train.get_preemption_info() is not None,
+            leaving_at=_leaving_at,
         )
     except Exception as error:
         logging.getLogger("recipes").error("worker %d failed", rank, exc_info=True)
         channel.put.remote({"error": describe_error(error, rank, log)})
         raise
+
+
+def _beat(channel: Any) -> None:
+    """Tell the launcher that this process lives, until it does not."""
+    while True:
+        channel.beat.remote()
+        time.sleep(BEAT_S)
+
+
+def _leaving_at() -> float | None:
+    """When the first node of this run is to be taken away, by Ray's notice."""
+    import ray.train
+
+    info = ray.train.get_preemption_info()
+    if info is None:
+        return None
+    return math.inf if info.deadline_ms is None else info.deadline_ms / 1000
 
 
 def describe_error(error: Exception, rank: int, log: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Checkpoints:
     """The checkpoints of one run, used by all ranks together (every method is collective).
 
     background: `save` returns once the state is copied to host memory, and a thread writes it beside
-    training; otherwise it waits for the write.
+    training; otherwise it waits for the write. last_s: seconds from the start of the last save to its manifest.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Checkpoints:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._thread: threading.Thread | None = None
         self._broken: BaseException | None = None
+        self.last_s = 0.0
         # The writer threads of all ranks talk in a group of their own, in the order of the checkpoints.
         self._group = dist.new_group(backend="gloo")
 
@@ -71,13 +73,21 @@ class Checkpoints:
         is told in one line and leaves nothing behind; training goes on.
         """
         self.wait()
+        began = time.monotonic()
         files = take_snapshot(engine, _TAG)
         files[_rank_file(self.rank)] = {"counters": counters, "random": _random_state()}
         stage = engine.zero_optimization_stage()
-        self._thread = threading.Thread(target=self._writing, args=(files, step, stage), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(
+            target=self._writing, args=(files, step, stage, began), name="checkpoint", daemon=True
+        )
         self._thread.start()
         if not self.background:
             self.wait()
+
+    @property
+    def writing(self) -> bool:
+        """Whether this rank is still busy with the last checkpoint."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
         """Until the last checkpoint is whole, or given up."""
@@ -87,9 +97,10 @@ class Checkpoints:
         if self._broken is not None:
             raise self._broken
 
-    def _writing(self, files: Snapshot, step: int, stage: int) -> None:
+    def _writing(self, files: Snapshot, step: int, stage: int, began: float) -> None:
         try:
             self._write(files, step, stage)
+            self.last_s = time.monotonic() - began
         except BaseException as error:
             # Not a full disk (that is told and survived): another rank is gone, or a bug.
             self._broken = error

@@ -20,7 +20,7 @@ from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import held_out_loss
 from recipes.training.model import group_lr_ratios
-from recipes.training.notices import Notices
+from recipes.training.notices import Notices, Order
 from recipes.training.spikes import Skips, TooManySkipped
 from recipes.training.update import UpdateResult, run_update
 
@@ -76,6 +76,7 @@ class Training:
     step: int = 0
     eval_loss: float = float("nan")
     update_tokens: int = 0
+    last_update_s: float = 0.0
     lr_tolerance: float = TOLERANCE
 
     @property
@@ -97,12 +98,22 @@ def train_updates(run: Training) -> bool:
             _log(run, update)
         if _due(run.step, settings.eval_every_steps, total):
             evaluate(run)
-        stop, at_once = run.notices.poll()
-        if at_once or _due(run.step, run.config.checkpoint.every_steps, total):
+        order = run.notices.poll(run.checkpoints.writing, run.last_update_s, run.checkpoints.last_s)
+        if order != Order.GO_ON or _due(run.step, run.config.checkpoint.every_steps, total):
             save(run)
+        stop = order == Order.STOP or (order == Order.HOLD and _hold(run))
     with run.clock.phase("checkpoint"):
         run.checkpoints.wait()
     return run.step == total
+
+
+def _hold(run: Training) -> bool:
+    """A node is about to go, and Ray will start the workers again without it; whether to stop instead."""
+    with run.clock.phase("checkpoint"):
+        run.checkpoints.wait()
+    run.say(f"a node is about to leave: update {run.step} is in a checkpoint, waiting to be started again without it")
+    with run.clock.phase("waiting"):
+        return run.notices.wait_for_the_end()
 
 
 def _due(step: int, every_steps: int, total_steps: int) -> bool:
@@ -128,7 +139,8 @@ def _one_update(run: Training) -> UpdateResult | None:
         if update.applied:
             run.skips.applied(loss, settings)
             _count(run, position, update, target_tokens)
-    run.window.seconds += run.clock.seconds["updates"] - before
+    run.last_update_s = run.clock.seconds["updates"] - before
+    run.window.seconds += run.last_update_s
     if update.applied:
         run.step += 1
         return update

@@ -25,7 +25,7 @@ from recipes.training.export import export_model, greedy_predictions, load_expor
 from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
-from recipes.training.notices import Notices, never
+from recipes.training.notices import Notices, never, no_deadline
 
 
 def train(
@@ -36,27 +36,27 @@ def train(
     publish: Callable[[dict[str, Any]], None],
     report: Callable[[dict[str, Any]], None],
     stop_requested: Callable[[], bool] = never,
-    node_leaving: Callable[[], bool] = never,
+    leaving_at: Callable[[], float | None] = no_deadline,
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
     device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
     report: Ray Train's report, called by all ranks after each evaluation.
-    stop_requested, node_leaving: see notices.py. Returns the run's summary; of a run that was asked to stop
+    stop_requested, leaving_at: see notices.py. Returns the run's summary; of a run that was asked to stop
     only its state and updates.
     """
     clock = PhaseClock()
     clock.seconds |= phases
     rank = dist.get_rank()
     with clock.phase("engine"):
-        run = _build(job, clock, publish, report, Notices(stop_requested, node_leaving))
+        run = _build(job, clock, publish, report, Notices(stop_requested, leaving_at))
         if run.engine.device != device:
             raise RuntimeError(f"DeepSpeed took {run.engine.device}, Ray gave this worker {device}")
     with clock.phase("restore"):
         if restore(run):
-            publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}"})
+            publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}{_on_workers()}"})
         else:
-            publish({"say": f"training from update 0 of {run.schedule.total_steps}"})
+            publish({"say": f"training from update 0 of {run.schedule.total_steps}{_on_workers()}"})
     with contextlib.closing(_Metrics(job, run.step, publish)) if rank == 0 else contextlib.nullcontext() as metrics:
         if rank == 0:
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
@@ -74,6 +74,10 @@ def train(
     if rank == 0:
         job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
     return summary
+
+
+def _on_workers() -> str:
+    return f" on {dist.get_world_size()} worker{'s' if dist.get_world_size() > 1 else ''}"
 
 
 class _Metrics:
