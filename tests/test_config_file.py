@@ -76,6 +76,14 @@ def test_overrides_are_read_as_yaml(tmp_path):
             "a model from a folder or the hub needs its own token ids: set data.tokenizer to {kind: fol",
         ),
         ("scaling={min_workers: 1}", "scaling: min_workers and max_workers go together"),
+        (
+            "scaling={min_workers: 1, max_workers: 2}",
+            "scaling: min_workers needs max_failures above 0: a node that dies counts as a failure",
+        ),
+        (
+            "scaling={min_workers: 3, max_workers: 2, max_failures: 1}",
+            "scaling: min_workers 3 is above max_workers 2",
+        ),
         ("training.examples_per_update=1", "training.examples_per_update is 1, fewer than the 2 workers"),
         ("training.clip_norm=.nan", "training.clip_norm is nan: input should be a finite number"),
     ],

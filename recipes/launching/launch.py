@@ -69,7 +69,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         try:
             watch.until_over()
         except Interrupted:
-            if watch.training:
+            if watch.training and not watch.silent:
                 ray.get(channel.request_stop.remote())
                 watch.until_over(job.config.scaling.stop_grace_s)
             raise
@@ -93,7 +93,7 @@ class _Watch:
         self._over, self._channel, self._terminal, self._scaling = over, channel, terminal, scaling
         self.errors: list[dict[str, Any]] = []
         self.training = False
-        self._told_silence = False
+        self.silent = False
 
     def until_over(self, limit_s: float = math.inf) -> None:
         """Until `fit` has returned, or the time is up."""
@@ -128,11 +128,11 @@ class _Watch:
                 f"no worker has run for {wait_s} s (scaling.node_wait_s): {self._scaling.fewest_workers} needed, each with "
                 f"{needed}; free in the cluster: {have}"
             )
-        if silent_s > _SILENCE_S and not self._told_silence:
+        if silent_s > _SILENCE_S and not self.silent:
             self._terminal.say(
                 f"no worker runs: waiting for Ray to start them (at most {wait_s} s, scaling.node_wait_s)"
             )
-        self._told_silence = silent_s > _SILENCE_S
+        self.silent = silent_s > _SILENCE_S
 
 
 class _Outcome:

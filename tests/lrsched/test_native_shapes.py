@@ -230,7 +230,7 @@ def test_every_shape_has_cases() -> None:
 
 @pytest.mark.parametrize("name", [name for name in DECAYS if name != "polynomial-root"])
 def test_a_million_updates_at_once(name: str) -> None:
-    """20 ms are promised on an idle machine (benchmarks/lrsched.py); five times that here."""
+    """20 ms are promised on an idle machine (benchmarks/schedule_speed.py); five times that here."""
     schedule, k = make(name), np.arange(10**6)
     schedule.lr(k[:10])
     spent = []

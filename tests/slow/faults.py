@@ -17,11 +17,12 @@ WORKER, CONTROLLER = "RayTrainWorker", "TrainController"
 
 
 class Run:
-    """One `recipes.train` command on a local Ray of its own."""
+    """One `recipes.train` command, on a local Ray of its own unless the environment names a cluster."""
 
-    def __init__(self, arguments: list[str], log: Path):
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str] | None = None):
         self.arguments, self.log = arguments, log
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = own | (environment or {})
         self.process: subprocess.Popen | None = None
 
     def start(self) -> Run:

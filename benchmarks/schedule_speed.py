@@ -1,6 +1,6 @@
 """The cost of lrsched beside torch's, transformers' and DeepSpeed's schedulers, as Markdown tables.
 
-    python benchmarks/lrsched.py [--rounds 40] [--json out.json]
+    python benchmarks/schedule_speed.py [--rounds 40] [--json out.json]
 
 All schedulers run in one process, in short batches that take turns, so that a busy machine slows
 all of them alike; compare numbers of one run only. The minimum is the cost without disturbance.
@@ -30,10 +30,8 @@ import numpy as np
 import torch
 from torch.optim import lr_scheduler
 
-# This file is called like the package, and its folder comes first on the path.
-sys.path[0] = str(Path(__file__).parents[1])
-from lrsched import Schedule  # noqa: E402
-from lrsched.decays import DECAYS  # noqa: E402
+from lrsched import Schedule
+from lrsched.decays import DECAYS
 
 PEAK, WARMUP, TOTAL = 1e-3, 10_000, 1_000_000
 SCHEDULE = {"peak_lr": PEAK, "total_steps": TOTAL, "warmup": {"steps": WARMUP}}
