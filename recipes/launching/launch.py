@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from recipes.config import ScalingBlock
 from recipes.launching.channel import Channel
+from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import needed_resources, ray_cluster
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
@@ -52,14 +50,10 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
             was started has been stopped.
     """
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-    with (
-        _signals_raise(),
-        ray_cluster(job.config.scaling, terminal.say),
-        _signals_raise(),
-        _chatter_to_log(job),
-    ):
+    with chatter() as said, signals_raise(), ray_cluster(job.config.scaling, terminal.say), signals_raise():
         import ray
 
+        said.keep_in(job.run_folder)
         before_training()
         channel = _channel()
         trainer = _trainer(job, channel)
@@ -209,18 +203,7 @@ def _explain(error: BaseException, errors: list[dict[str, Any]], logs: str) -> R
 
 
 @contextmanager
-def _chatter_to_log(job: Job) -> Iterator[None]:
-    """Ray prints what its daemons notice to both streams: keep it in logs/ray.log; the terminal keeps its own stream."""
-    local = job.run_folder.local
-    path = local / "logs" / "ray.log" if local is not None else Path(os.devnull)
-    if local is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up."""
     watched = (signal.SIGINT, signal.SIGTERM)
 
