@@ -1,6 +1,6 @@
 """Real kills of real runs: each ends with the losses, learning rates and weights of the run that was left alone.
 
-    make test-slow ARGS=tests/slow/test_faults.py
+    make test-slow ARGS='-s tests/slow/test_faults.py'
 
 Prints, at the end, the rows of docs/reliability.md: fault, seconds until the first new update, updates computed again.
 """
@@ -133,6 +133,24 @@ def test_a_notice_to_stop_loses_no_update(place, unbroken):
     harmed("stopped", place, stop, *longer, again=True)
     assert "stopped after update " in (place / "stopped.log").read_text()
     check("stopped", place, unbroken(*longer))
+
+
+def test_everything_is_killed_while_a_checkpoint_is_written(place, unbroken):
+    bigger = ("model.shape.d_model=256", "model.shape.d_ff=1024")
+    folder = place / "runs" / "killed-writing" / "checkpoints"
+
+    def harm(run):
+        workers = run.family(WORKER)
+        while (max(folder.glob("step_*")) / "manifest.json").exists():
+            assert run.process.poll() is None
+        for worker in workers:
+            worker.kill()
+        run.kill()
+        assert not (max(folder.glob("step_*")) / "manifest.json").exists()
+
+    run = harmed("killed-writing", place, harm, *bigger, again=True)
+    assert "has no manifest (it was never finished): not used" in run.said()
+    check("killed-writing", place, unbroken(*bigger))
 
 
 def newest(place, name):
