@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from recipes.config import RunConfig
 from recipes.errors import UserError, nearest
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -91,21 +93,30 @@ def _copy(value: Any) -> Any:
 
 
 def parse_config(content: dict[str, Any], where: str = "config") -> RunConfig:
+    return parse_as(RunConfig, content, where)
+
+
+def parse_as(model: type[_Model], content: dict[str, Any], where: str) -> _Model:
+    """``content`` as a ``model``, a description closed to unknown keys such as `RunConfig`.
+
+    Raises:
+        UserError: one line per problem, with the nearest known key for an unknown one.
+    """
     try:
-        return RunConfig.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [_explain(problem, model) for problem in error.errors()]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def _explain(problem: dict[str, Any]) -> str:
+def _explain(problem: dict[str, Any], root: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     field = ".".join(location)
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return f"unknown key '{field}'{_nearest_key(location)}"
+        return f"unknown key '{field}'{_nearest_key(location, root)}"
     if kind == "missing":
-        return f"{field} is missing: {_description(location)}"
+        return f"{field} is missing: {_description(location, root)}"
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error" and isinstance(value, dict):
         return f"{field}: {message}" if field else message
@@ -114,9 +125,9 @@ def _explain(problem: dict[str, Any]) -> str:
     return f"{field} is {shown}: {message}"
 
 
-def _block_at(location: list[str]) -> type[BaseModel] | None:
+def _block_at(location: list[str], root: type[BaseModel]) -> type[BaseModel] | None:
     """The model whose fields stand at a dotted place."""
-    model: Any = RunConfig
+    model: Any = root
     for part in location:
         field = model.model_fields.get(part) if model is not None else None
         model = model_in(field.annotation) if field is not None else None
@@ -129,21 +140,21 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     return next((m for m in map(model_in, getattr(annotation, "__args__", ())) if m is not None), None)
 
 
-def _nearest_key(location: list[str]) -> str:
-    block = _block_at(location[:-1])
+def _nearest_key(location: list[str], root: type[BaseModel]) -> str:
+    block = _block_at(location[:-1], root)
     if block is None:
         return ""
     siblings = [".".join([*location[:-1], name]) for name in block.model_fields]
     if difflib.get_close_matches(location[-1], list(block.model_fields), n=1, cutoff=0.6):
         return nearest(".".join(location), siblings)
-    elsewhere = [dotted for dotted in all_keys() if dotted.rsplit(".", 1)[-1] == location[-1]]
+    elsewhere = [dotted for dotted in all_keys(root) if dotted.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
         return f", did you mean '{elsewhere[0]}'?"
     return f" (known: {', '.join(block.model_fields)})"
 
 
-def _description(location: list[str]) -> str:
-    block = _block_at(location[:-1])
+def _description(location: list[str], root: type[BaseModel]) -> str:
+    block = _block_at(location[:-1], root)
     return (block.model_fields[location[-1]].description or "") if block is not None else ""
 
 
@@ -163,7 +174,7 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+def differences(old: BaseModel, new: BaseModel) -> dict[str, tuple[Any, Any]]:
     """Dotted fields in which two configs differ -> (old value, new value)."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return {key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)}

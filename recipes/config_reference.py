@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from recipes.config import RunConfig
 from recipes.config_file import model_in
+from recipes.sweeping.sweep_config import SweepConfig
 
 _HEAD = """# Every key of a config
 
@@ -18,14 +20,26 @@ up to date. On the command line a key is written with dots: `schedule.peak_lr=3e
 """
 
 
+_SWEEP = """# Every key of a sweep
+
+`base` is a run, with the keys above; `space` is told in [sweeps.md](sweeps.md).
+"""
+
+
 def markdown() -> str:
-    """One table per block, in the order of a config file."""
-    parts = [_HEAD]
-    for name, field in RunConfig.model_fields.items():
+    """One table per block, in the order of a config file; then those of a sweep's."""
+    own = {name: field for name, field in SweepConfig.model_fields.items() if name not in ("base", "space")}
+    parts = [_HEAD, *_tables(RunConfig.model_fields), _SWEEP, *_tables(own)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _tables(blocks: dict[str, FieldInfo]) -> list[str]:
+    parts = []
+    for name, field in blocks.items():
         parts.append(f"## {name}\n\n{field.description}\n\n| key | default | meaning |\n|---|---|---|")
         parts.extend(_rows(model_in(field.annotation), f"{name}."))
         parts.append("")
-    return "\n".join(parts).rstrip() + "\n"
+    return parts
 
 
 def _rows(block: type[BaseModel], prefix: str) -> list[str]:

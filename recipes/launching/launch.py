@@ -13,7 +13,7 @@ from typing import Any
 from recipes.config import ScalingBlock
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
-from recipes.launching.ray_cluster import needed_resources, ray_cluster
+from recipes.launching.ray_cluster import needed_resources, ray_cluster, start_beside_me
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
 from recipes.training.job import Job
@@ -55,7 +55,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
 
         said.keep_in(job.run_folder)
         before_training()
-        channel = _channel()
+        channel = start_beside_me(Channel)
         trainer = _trainer(job, channel)
         outcome = _Outcome()
         threading.Thread(target=outcome.run, args=(trainer,), daemon=True).start()
@@ -69,15 +69,6 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
             raise
         if outcome.error is not None:
             raise _explain(outcome.error, watch.errors, f"{job.run_folder}/logs")
-
-
-def _channel() -> Any:
-    """On this command's own node: on another it would be lost with that."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Channel).remote()
 
 
 class _Watch:

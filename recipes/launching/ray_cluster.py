@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from recipes.config import ScalingBlock
 from recipes.errors import UserError
@@ -48,6 +49,15 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def start_beside_me(kind: type) -> Any:
+    """An actor of this class on this command's own node: on another one it would be lost with that."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()
 
 
 def _keep_local_ray_private() -> None:

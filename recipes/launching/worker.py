@@ -27,7 +27,7 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
     job, channel = payload["job"], payload["channel"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    log = _set_up_logging(job, rank)
+    log = set_up_logging(job, rank)
     if rank == 0:
         threading.Thread(target=_beat, args=(channel,), name="beat", daemon=True).start()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.scaling.use_gpu else "cpu")
@@ -83,7 +83,7 @@ def describe_error(error: Exception, rank: int, log: str) -> dict[str, Any]:
     }
 
 
-def _set_up_logging(job: Job, rank: int) -> str:
+def set_up_logging(job: Job, rank: int) -> str:
     """Send this worker's log records to logs/rank_N.log (to Ray's worker log on an object store)."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     name = f"logs/rank_{rank}.log"

@@ -74,7 +74,7 @@ def draw_schedule(
     steps = _some_steps(schedule, total_steps)
     rates = np.asarray(schedule.lr(steps), dtype=float)
     top, end = int(np.argmax(rates)), len(steps) - 1
-    figure, axes = _empty_picture(look)
+    figure, axes = empty_picture(look)
     axes.plot(steps, rates, color=look.blue, linewidth=2, solid_capstyle="round", zorder=3)
     if _reads_better_as_log(rates):
         axes.set_yscale("log")
@@ -85,13 +85,13 @@ def draw_schedule(
     if 0 < top < end:
         axes.axvspan(0, steps[top], color=look.faint, alpha=0.12, linewidth=0)
     if len(used):
-        chosen = [used[i] for i in _spread(len(used), 12 if look.narrow else 24)]
+        chosen = [used[i] for i in spread(len(used), 12 if look.narrow else 24)]
         axes.plot(*zip(*chosen, strict=True), "o", markersize=6, markerfacecolor="none",
                   markeredgecolor=look.orange, markeredgewidth=1.3, zorder=4, clip_on=False)  # fmt: skip
     _mark_schedule(axes, look, steps, rates, top)
-    _finish(figure, axes, look, "Learning rate" + (" (circles: really used)" if len(used) else ""))
+    finish(figure, axes, look, "Learning rate" + (" (circles: really used)" if len(used) else ""))
     axes.yaxis.set_major_formatter(lambda value, _: short(value))
-    return _png(figure)
+    return png(figure)
 
 
 def _some_steps(schedule: LearningRates, total_steps: int) -> np.ndarray:
@@ -134,15 +134,15 @@ def draw_loss(metrics: Metrics, unigram_loss: float | None = None, look: Look = 
 
     ``unigram_loss``: what guessing by word frequency alone would reach, drawn as a line to be below.
     """
-    figure, axes = _empty_picture(look)
+    figure, axes = empty_picture(look)
     train, held_out = _curve(metrics.train, "loss"), _curve(metrics.eval, "eval_loss")
     finite = [array[1][np.isfinite(array[1])] for array in (train, held_out)]
     if not sum(map(len, finite)):
         axes.text(0.5, 0.5, "no loss logged yet", transform=axes.transAxes, ha="center", color=look.faint)
         axes.set_yticks([])
-        _finish(figure, axes, look, "Loss")
-        return _png(figure)
-    smooth = _smoothed(train[1])
+        finish(figure, axes, look, "Loss")
+        return png(figure)
+    smooth = smoothed(train[1])
     is_smoothed = len(train[0]) >= 20
     labels = []
     if len(finite[0]):
@@ -168,8 +168,8 @@ def draw_loss(metrics: Metrics, unigram_loss: float | None = None, look: Look = 
     axes.set_xlim(0, max([*train[0], *held_out[0], 1]))
     labels = [(value, name, f"{value:.3f}", colour) for value, name, colour in labels]
     _label_ends(axes, look, labels, two_lines=look.narrow)
-    _finish(figure, axes, look, "Loss, nats per target token" + (" (thick: smoothed)" if is_smoothed else ""))
-    return _png(figure)
+    finish(figure, axes, look, "Loss, nats per target token" + (" (thick: smoothed)" if is_smoothed else ""))
+    return png(figure)
 
 
 def _curve(records: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +179,7 @@ def _curve(records: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nda
     return steps, np.array([v if isinstance(v, (int, float)) else math.nan for v in values], dtype=float)
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
+def smoothed(values: np.ndarray) -> np.ndarray:
     """Weighted mean of neighbours (Gaussian, 1/80 of the curve wide); not late, as a running mean is."""
     if not len(values):
         return values
@@ -231,11 +231,11 @@ def _foot(block: list[float], room: float) -> float:
     return max(sum(block) / len(block) - len(block) * room / 2, 0.0)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
-def _empty_picture(look: Look) -> tuple[Figure, Axes]:
+def empty_picture(look: Look) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -244,7 +244,7 @@ def _empty_picture(look: Look) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot(facecolor=look.paper)
 
 
-def _finish(figure: Figure, axes: Axes, look: Look, title: str) -> None:
+def finish(figure: Figure, axes: Axes, look: Look, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(title, loc="left", color=look.ink, fontsize=look.points + 1, pad=10)
@@ -262,7 +262,7 @@ def _finish(figure: Figure, axes: Axes, look: Look, title: str) -> None:
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """A palette of 64 colours is enough for lines on paper, at a third of the bytes."""
     from PIL import Image
 

@@ -75,7 +75,7 @@ class Checkpoints:
         self.wait()
         began = time.monotonic()
         files = take_snapshot(engine, _TAG)
-        files[_rank_file(self.rank)] = {"counters": counters, "random": _random_state()}
+        files[_rank_file(self.rank)] = {"counters": counters, "random": random_state()}
         stage = engine.zero_optimization_stage()
         self._thread = threading.Thread(
             target=self._writing, args=(files, step, stage, began), name="checkpoint", daemon=True
@@ -147,7 +147,7 @@ class Checkpoints:
         if manifest.world_size == self.world_size:
             _load_own_shards(engine, folder)
             state = torch.load(folder / _rank_file(self.rank), weights_only=False)
-            _set_random_state(state["random"])
+            set_random_state(state["random"])
             return state["counters"]
         if manifest.zero_stage == 0:
             _load_own_shards(engine, folder)
@@ -227,14 +227,16 @@ def _rank_file(rank: int) -> str:
     return f"rank_{rank:05d}.pt"
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Of torch, numpy and Python, and of this rank's GPU."""
     state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to what `random_state` gave."""
     torch.set_rng_state(state["torch"])
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])

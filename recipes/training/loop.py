@@ -52,6 +52,7 @@ class Training:
     """All that the loop needs, on one rank.
 
     step: number of updates made (the schedule's k). skips: batches left out; the data position is step + skips.num_batches.
+    after_update: called on all ranks after every update, once its evaluation is done and before its checkpoint.
     forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
     may be off by, as a part of the peak.
@@ -70,6 +71,7 @@ class Training:
     flush: Callable[[], None] = lambda: None
     forget: Callable[[int], None] = lambda step: None
     say: Callable[[str], None] = lambda text: None
+    after_update: Callable[[Training], None] = lambda run: None
     clock: PhaseClock = field(default_factory=PhaseClock)
     window: Window = field(default_factory=Window)
     skips: Skips = field(default_factory=Skips)
@@ -98,6 +100,7 @@ def train_updates(run: Training) -> bool:
             _log(run, update)
         if _due(run.step, settings.eval_every_steps, total):
             evaluate(run)
+        run.after_update(run)
         order = run.notices.poll(run.checkpoints.writing, run.last_update_s, run.checkpoints.last_s)
         if order != Order.GO_ON or _due(run.step, run.config.checkpoint.every_steps, total):
             save(run)
@@ -133,9 +136,8 @@ def _one_update(run: Training) -> UpdateResult | None:
         return not spike
 
     with run.clock.phase("updates"):
-        indices = run.plan.micro_batches(position)[run.rank]
         target_tokens = run.plan.target_tokens(position)
-        update = run_update(run.engine, _tensors(run, run.data.train, indices), target_tokens, accept)
+        update = run_update(run.engine, micro_batches(run, position), target_tokens, accept)
         if update.applied:
             run.skips.applied(loss, settings)
             _count(run, position, update, target_tokens)
@@ -198,6 +200,11 @@ def _over_ranks(run: Training, value: Any) -> float:
     return float(total)
 
 
+def micro_batches(run: Training, position: int) -> Iterator[MicroBatch]:
+    """This rank's part of a global batch of the plan."""
+    return _tensors(run, run.data.train, run.plan.micro_batches(position)[run.rank])
+
+
 def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
     return (collate(split, examples, run.data.pad_id).to(run.engine.device) for examples in micro_batches)
 
@@ -233,11 +240,15 @@ def evaluate(run: Training) -> None:
     """Held-out loss now: a line of metrics, and a report to Ray from every rank."""
     before = run.clock.seconds.get("evaluation", 0.0)
     with run.clock.phase("evaluation"):
-        batches = _tensors(run, run.data.held_out, run.held_out_batches)
-        run.eval_loss, num_tokens = held_out_loss(run.engine, batches)
+        run.eval_loss, num_tokens = held_out_now(run)
     seconds = run.clock.seconds["evaluation"] - before
     run.write({"step": run.step, "eval_loss": run.eval_loss, "eval_tokens": num_tokens, "eval_s": seconds})
     run.report({"step": run.step, "eval_loss": run.eval_loss})
+
+
+def held_out_now(run: Training) -> tuple[float, int]:
+    """Held-out loss in nats per target token, and the number of target tokens. Collective; changes nothing."""
+    return held_out_loss(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
 
 
 def save(run: Training) -> None:
@@ -265,14 +276,14 @@ def restore(run: Training) -> bool:
     run.window = Window(**counters)
     run.step = manifest.step
     if manifest.world_size != dist.get_world_size():
-        _set_lrs(run)
+        # DeepSpeed's merged state has the first group's lr in all groups.
+        set_lrs(run, run.schedule.lr(run.step))
         seed_rank(run.config.run.seed, run.rank, run.step)
     return True
 
 
-def _set_lrs(run: Training) -> None:
-    """Write the learning rates of the next update into the groups; DeepSpeed's merged state has the first group's."""
-    lr = run.schedule.lr(run.step)
+def set_lrs(run: Training, lr: float) -> None:
+    """Write the lr of the next update into the groups, each at its own ratio."""
     for group, ratio in zip(run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer), strict=True):
         group["lr"] = lr * ratio
 

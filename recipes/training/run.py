@@ -37,13 +37,14 @@ def train(
     report: Callable[[dict[str, Any]], None],
     stop_requested: Callable[[], bool] = never,
     leaving_at: Callable[[], float | None] = no_deadline,
+    after_update: Callable[[Training], None] | None = None,
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
     device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
     report: Ray Train's report, called by all ranks after each evaluation.
-    stop_requested, leaving_at: see notices.py. Returns the run's summary; of a run that was asked to stop
-    only its state and updates.
+    stop_requested, leaving_at: see notices.py. after_update: see `Training`; it may raise to end the run.
+    Returns the run's summary; of a run that was asked to stop only its state and updates.
     """
     clock = PhaseClock()
     clock.seconds |= phases
@@ -52,6 +53,8 @@ def train(
         run = _build(job, clock, publish, report, Notices(stop_requested, leaving_at))
         if run.engine.device != device:
             raise RuntimeError(f"DeepSpeed took {run.engine.device}, Ray gave this worker {device}")
+    if after_update is not None:
+        run.after_update = after_update
     with clock.phase("restore"):
         if restore(run):
             publish({"say": f"resumed at update {run.step} of {run.schedule.total_steps}{_on_workers()}"})

@@ -1,0 +1,1 @@
+"""Sweeps over schedules: search space, trials, rungs, scores."""

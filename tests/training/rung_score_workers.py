@@ -1,0 +1,65 @@
+"""Train a small run with two processes, without scores and with them; prints the scores of both ranks as JSON.
+
+    python rung_score_workers.py PAIRS FOLDER STAGE PRECISION METHOD
+
+The runs lie in FOLDER/plain and FOLDER/scored.
+"""
+
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from recipes.config_file import load_config
+from recipes.launching.preflight import prepare
+from recipes.sweeping.scoring import RungScorer, Scoring
+from recipes.training.run import train
+from tests.conftest import small_run
+
+
+def main(pairs, folder, stage, precision, method):
+    settings = [f"deepspeed.zero_stage={stage}", f"training.precision={precision}"]
+    jobs = []
+    for name in ("plain", "scored"):
+        arguments = small_run(Path(pairs), Path(folder) / name, *settings)
+        jobs.append(prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)[0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_rank, (jobs, method, port), nprocs=2)
+
+
+def _rank(rank, jobs, method, port):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE="2", DS_ACCELERATOR="cpu")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    scores = []
+    scorer = RungScorer(Scoring(method, branch_ratio=0.5, averaged_ratio=0.5), [2, 5, 8], scores.append)
+    for job, after_update in zip(jobs, (None, scorer), strict=True):
+        train(
+            job,
+            device=torch.device("cpu"),
+            phases={},
+            publish=lambda message: None,
+            report=lambda metrics: None,
+            after_update=after_update,
+        )
+    both = [None, None]
+    dist.all_gather_object(both, [asdict(score) for score in scores])
+    if rank == 0:
+        print("RESULT" + json.dumps(both), flush=True)
+    dist.barrier()
+    # gloo's threads may abort a process that takes its group down while another still talks.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
