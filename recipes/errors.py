@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
+"""Errors told in one clear line, without a traceback: the user's to mend (exit code 2), or a fault (1)."""
 
 
 class UserError(Exception):
@@ -10,6 +10,14 @@ class UserError(Exception):
 
 class StorageError(UserError):
     """A path that cannot be read or written."""
+
+
+class RunFailed(Exception):
+    """Ray or its workers failed. user: whether the cause is a wrong input (exit code 2) rather than a fault (1)."""
+
+    def __init__(self, message: str, user: bool = False):
+        super().__init__(message)
+        self.user = user
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -54,7 +54,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(sweep: Sweep) -> int:
-    from recipes.launching.launch import Interrupted, RunFailed
+    from recipes.errors import RunFailed
+    from recipes.launching.launch import Interrupted
     from recipes.sweeping.conduct import conduct
     from recipes.sweeping.results import say_answer, write_results
 

@@ -61,8 +61,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(job: Job) -> int:
+    from recipes.errors import RunFailed
     from recipes.launching.environment import environment_json
-    from recipes.launching.launch import Interrupted, RunFailed, launch
+    from recipes.launching.launch import Interrupted, launch
     from recipes.launching.preflight import write_description
     from recipes.launching.terminal import Terminal
     from recipes.reporting.page import write_report

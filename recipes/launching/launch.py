@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recipes.config import ScalingBlock
+from recipes.errors import RunFailed
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import needed_resources, ray_cluster, start_beside_me
@@ -20,14 +21,6 @@ from recipes.training.job import Job
 
 _POLL_S = 0.2
 _SILENCE_S = 20.0
-
-
-class RunFailed(Exception):
-    """Workers failed. user: whether the cause is a wrong input (exit code 2) rather than a fault (1)."""
-
-    def __init__(self, message: str, user: bool = False):
-        super().__init__(message)
-        self.user = user
 
 
 class Interrupted(BaseException):

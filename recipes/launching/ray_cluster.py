@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recipes.config import ScalingBlock
-from recipes.errors import UserError
+from recipes.errors import RunFailed, UserError
 
 
 def joins_cluster() -> bool:
@@ -43,7 +43,14 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
             raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
     else:
         say("starting a local Ray on this machine, stopped at the end")
-        ray.init(address="local", include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises bare ones
+            ray.shutdown()
+            raise RunFailed(
+                f"Ray did not start on this machine: {str(error).strip().splitlines()[0]} Try again; a machine busy with "
+                "other things may be too slow for it"
+            ) from None
     try:
         _check_enough(ray.cluster_resources(), scaling, "the cluster")
         yield

@@ -21,9 +21,11 @@ def duration(seconds: float) -> str:
 class Terminal:
     """Shows metrics records; on a terminal as a live bar, else as plain lines some seconds apart."""
 
-    def __init__(self, total_steps: int, stream: TextIO = sys.stderr, plain_every_s: float = 10.0):
-        self.total_steps, self.stream, self.plain_every_s = total_steps, stream, plain_every_s
-        self._live = stream.isatty()
+    def __init__(self, total_steps: int, stream: TextIO | None = None, plain_every_s: float = 10.0):
+        self.total_steps, self.plain_every_s = total_steps, plain_every_s
+        # The stream of now: later ones may lead into a log.
+        self.stream = sys.stderr if stream is None else stream
+        self._live = self.stream.isatty()
         self._bar: tqdm | None = None
         self._first: tuple[int, float] | None = None
         self._last_plain = float("-inf")

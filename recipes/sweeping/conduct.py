@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from recipes.config import ScalingBlock
-from recipes.errors import UserError
+from recipes.errors import RunFailed, UserError
 from recipes.launching.chatter import chatter
 from recipes.launching.environment import environment_json
-from recipes.launching.launch import Interrupted, RunFailed, signals_raise
+from recipes.launching.launch import Interrupted, signals_raise
 from recipes.launching.preflight import write_description
 from recipes.launching.ray_cluster import ray_cluster, start_beside_me
 from recipes.storage import Storage
