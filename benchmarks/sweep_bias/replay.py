@@ -32,6 +32,11 @@ from recipes.sweeping.scoring import Scoring
 # (first rung, reduction factor): rungs at 30, 60, 120; at 60, 120; at 30, 120; at 60 of 240 updates.
 SETTINGS = {"30 / 2": (30, 2), "60 / 2": (60, 2), "30 / 4": (30, 4), "60 / 4": (60, 4)}
 SLOTS = 4
+# All scores have their correlations told; these have sweeps replayed.
+SWEPT = (
+    *("raw", "averaged 0.1", "floor 0.2", "rest 0.2", "rest 0.4"),
+    *("rest 0.2 law", "raw projected", "rest 0.2 projected"),
+)
 CLOSE = 0.01
 
 
@@ -262,7 +267,6 @@ def judge(outcome: Outcome, trials: list[Record], true: dict[str, float], total:
 def replay(records: list[Record], num_sweeps: int, share: float) -> list[dict[str, Any]]:
     """Every kind, setting and score on the same random sweeps; means over them, and the exhaustive sweep."""
     true, total = truth(records), records[0].total_steps
-    names = list(records[0].scores[min(records[0].scores)])
     rows = []
     drawn = [draw(records, np.random.default_rng([7, i]), share) for i in range(num_sweeps)]
     everything = [judge(Outcome(trials, total * len(trials)), trials, true, total) for trials in drawn]
@@ -270,7 +274,7 @@ def replay(records: list[Record], num_sweeps: int, share: float) -> list[dict[st
     for kind, run in KINDS.items():
         for setting, (grace, factor) in SETTINGS.items():
             rungs = rung_steps(grace, factor, total)
-            for name in names:
+            for name in SWEPT:
                 judged = [judge(run(trials, name, rungs, factor), trials, true, total) for trials in drawn]
                 rows.append({"kind": kind, "setting": setting, "score": name} | _means(judged))
     return rows

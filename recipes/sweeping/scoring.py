@@ -168,9 +168,9 @@ def project(loss: float, share: float, exponent: float) -> float:
     """The final loss that a loss at this `lr_sum_share` foretells, in nats per target token: loss * share**exponent.
 
     Two trials with the same loss at a rung are not equal when one has used up its lr and the other has most
-    of it before it. The loss is taken to fall as a power of the sum of the lrs, which is Kaplan et al.'s law of
-    the number of updates (arXiv 2001.08361: exponent 0.076) with updates counted by their lr (Tissue et al.,
-    arXiv 2408.11029). A factor on the lr cancels: the peak is judged by the loss alone.
+    of it before it. The loss is taken to fall as a power of the sum of the lrs (which is how Tissue et al.,
+    arXiv 2408.11029, count updates); the default exponent is of the size of published scaling laws (0.05 to 0.1,
+    Kaplan et al., arXiv 2001.08361), and not fitted. A factor on the lr cancels: the peak is judged by the loss alone.
     """
     return loss * share**exponent
 
