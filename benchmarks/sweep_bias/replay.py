@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.sweep_bias import law
 from benchmarks.sweep_bias.recorder import BRANCHES
-from recipes.sweeping.rungs import best_of, rung_steps, survives
+from recipes.sweeping.rungs import best_of, in_best_part, rung_steps, survives
 from recipes.sweeping.scoring import Scoring
 
 # (first rung, reduction factor): rungs at 30, 60, 120; at 60, 120; at 30, 120; at 60 of 240 updates.
@@ -112,15 +112,6 @@ def synchronous(trials: list[Record], score: str, rungs: list[int], factor: int)
         trials = [trials[i] for i in best_of([trial.scores[step][score] for trial in trials], factor)]
         before = step
     return Outcome(trials, spent + len(trials) * (rungs[-1] - before))
-
-
-def in_best_part(score: float, earlier_scores: Sequence[float], reduction_factor: int) -> bool:
-    """Whether a run is in the best 1/reduction_factor of those at a rung so far, itself among them, rounded down.
-
-    Tune's percentile lets more of the early ones through: of 25 runs a third, not a quarter.
-    """
-    ahead = sum(other < score for other in earlier_scores)
-    return ahead < max(1, (len(earlier_scores) + 1) // reduction_factor)
 
 
 def stopping(

@@ -47,6 +47,16 @@ def survives(score: float, earlier_scores: Sequence[float], reduction_factor: in
     return not earlier or score <= float(np.percentile(earlier, 100 / reduction_factor))
 
 
+def in_best_part(score: float, earlier_scores: Sequence[float], reduction_factor: int) -> bool:
+    """Whether a trial is in the best 1/reduction_factor of those at a rung so far, itself among them, rounded down.
+
+    The first one is. Tune's percentile (`survives`) lets more of the early ones through: of 25 trials a third at a
+    reduction factor of 4, not a quarter.
+    """
+    ahead = sum(other < score for other in earlier_scores)
+    return bool(np.isfinite(score)) and ahead < max(1, (len(earlier_scores) + 1) // reduction_factor)
+
+
 def best_of(scores: Sequence[float], reduction_factor: int) -> list[int]:
     """The indices of the best 1/reduction_factor (rounded down, at least one): synchronous successive halving.
 

@@ -52,7 +52,12 @@ class SchedulerBlock(Block):
         None, description="Optimizer updates at the first rung; with fifo it may be left out: no rungs are scored."
     )
     reduction_factor: Annotated[Count, Field(ge=2)] = Field(
-        3, description="One of so many goes on at a rung; each rung has so many times the updates of the one before."
+        4, description="One of so many goes on at a rung; each rung has so many times the updates of the one before."
+    )
+    rule: Literal["strict", "percentile"] = Field(
+        "strict",
+        description="asha: who goes on. strict: the best 1/reduction_factor of those at the rung so far, itself among them; "
+        "percentile: Tune's own rule, which lets more of the early ones through. Measured in docs/sweeps.md.",
     )
     brackets: Count = Field(
         1, description="Trials are spread over so many brackets; each one's first rung is one rung later."

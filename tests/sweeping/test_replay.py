@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.sweep_bias.law import predictions
-from benchmarks.sweep_bias.replay import Record, in_best_part, judge, kendall_tau, promotion, stopping, synchronous
+from benchmarks.sweep_bias.replay import Record, judge, kendall_tau, promotion, stopping, synchronous
 from lrsched import Schedule
+from recipes.sweeping.rungs import in_best_part
 
 RUNGS = [10, 20, 40]
 

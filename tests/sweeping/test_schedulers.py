@@ -6,7 +6,7 @@ import pytest
 from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.sweeping.ledger import Ledger
-from recipes.sweeping.rungs import rung_steps, survives
+from recipes.sweeping.rungs import in_best_part, rung_steps, survives
 from recipes.sweeping.schedulers import Asha, Desk
 from recipes.sweeping.sweep_config import SchedulerBlock
 
@@ -24,8 +24,8 @@ class Decisions:
         self.told[name, step] = goes_on
 
 
-def asha(ledger, brackets=1):
-    settings = SchedulerBlock(kind="asha", grace_steps=4, reduction_factor=3, brackets=brackets)
+def asha(ledger, brackets=1, rule="percentile"):
+    settings = SchedulerBlock(kind="asha", grace_steps=4, reduction_factor=3, brackets=brackets, rule=rule)
     desk = Desk(ledger, Decisions())
     return Asha(desk, RUNGS, settings, seed=5), desk.board.told
 
@@ -60,17 +60,18 @@ def drawn(ledger, num_trials):
         ledger.drawn(f"{number:03d}", number, {"family": "linear"})
 
 
-def test_the_scheduler_decides_as_the_pure_rule_does(tmp_path):
+@pytest.mark.parametrize(("rule", "pure"), [("percentile", survives), ("strict", in_best_part)])
+def test_the_scheduler_decides_as_the_pure_rule_does(tmp_path, rule, pure):
     ledger = Ledger(Storage(tmp_path))
     drawn(ledger, 40)
-    scheduler, told = asha(ledger)
+    scheduler, told = asha(ledger, rule=rule)
     earlier = {step: [] for step in RUNGS}
     stopped = set()
     for name, step, score in events(40):
         if name in stopped:
             continue
         report(scheduler, name, step, score)
-        assert told[name, step] == survives(score, earlier[step], 3)
+        assert told[name, step] == pure(score, earlier[step], 3)
         earlier[step].append(score)
         if not told[name, step]:
             stopped.add(name)
@@ -78,13 +79,14 @@ def test_the_scheduler_decides_as_the_pure_rule_does(tmp_path):
     assert {run.name for run in ledger.trials() if run.state == "stopped"} == stopped
 
 
+@pytest.mark.parametrize("rule", ["percentile", "strict"])
 @pytest.mark.parametrize("brackets", [1, 3])
-def test_a_resumed_scheduler_decides_as_the_one_that_was_not_interrupted(tmp_path, brackets):
+def test_a_resumed_scheduler_decides_as_the_one_that_was_not_interrupted(tmp_path, brackets, rule):
     unbroken, broken = Ledger(Storage(tmp_path / "a")), Ledger(Storage(tmp_path / "b"))
     drawn(unbroken, 40)
     drawn(broken, 40)
-    first, told = asha(unbroken, brackets)
-    second, told_again = asha(broken, brackets)
+    first, told = asha(unbroken, brackets, rule)
+    second, told_again = asha(broken, brackets, rule)
     stopped = set()
     for count, (name, step, score) in enumerate(events(40)):
         if name in stopped:
@@ -93,7 +95,7 @@ def test_a_resumed_scheduler_decides_as_the_one_that_was_not_interrupted(tmp_pat
             # The driver dies: nothing but the file is left.
             broken = Ledger(Storage(tmp_path / "b"))
             before = told_again
-            second, told_again = asha(broken, brackets)
+            second, told_again = asha(broken, brackets, rule)
             told_again |= before
         report(first, name, step, score)
         report(second, name, step, score)
