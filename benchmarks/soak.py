@@ -47,8 +47,14 @@ def soak(place: Path, kills: int, chance: random.Random, updates: int) -> int:
         if kills == 0:
             run.wait(3600)
             continue
-        # Anywhere between the start and some way into the updates.
-        time.sleep(chance.uniform(5.0, 45.0))
+        # One kill in four while the run starts, the others some way into its updates.
+        if chance.random() < 0.25:
+            time.sleep(chance.uniform(2.0, 20.0))
+        else:
+            reached = last_step(folder)
+            while last_step(folder) <= reached and run.process.poll() is None:
+                time.sleep(0.1)
+            time.sleep(chance.uniform(0.0, 5.0))
         if run.process.poll() is None:
             kills -= 1
             print(
