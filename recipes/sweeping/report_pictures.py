@@ -111,17 +111,25 @@ def draw_parameters(curves: Sequence[Curve], values: dict[str, dict[str, Any]], 
     FigureCanvasAgg(figure)
     scored = [curve for curve in curves if curve.result is not None]
     results = [curve.result for curve in scored]
-    top = float(np.quantile(results, 0.98)) if results else 1.0
+    top = _top(results) if results else 1.0
     for i, (name, of_run) in enumerate(values.items()):
         axes = figure.add_subplot(rows, columns, i + 1, facecolor=look.paper)
-        _panel(axes, name, [curve for curve in scored if curve.name in of_run], of_run, look)
+        _panel(axes, name, [curve for curve in scored if curve.name in of_run], of_run, top, look)
         if results:
             room = 0.08 * (top - min(results) or 1.0)
             axes.set_ylim(min(results) - room, top + room)
     return png(figure)
 
 
-def _panel(axes: Axes, name: str, curves: list[Curve], of_run: dict[str, Any], look: Look) -> None:
+def _top(results: list[float]) -> float:
+    """The highest value shown at its place: a few that are far off would press all others together."""
+    usual = float(np.quantile(results, 0.98))
+    low, high = min(results), max(results)
+    return high if high - low <= 1.5 * (usual - low) else usual
+
+
+def _panel(axes: Axes, name: str, curves: list[Curve], of_run: dict[str, Any], top: float, look: Look) -> None:
+    """Results above ``top`` are arrow heads at it."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in of_run.values())
@@ -144,7 +152,8 @@ def _panel(axes: Axes, name: str, curves: list[Curve], of_run: dict[str, Any], l
         axes.set_xlim(-0.5, len(words) - 0.5)
     for curve in curves:
         colour = look.orange if curve.is_winner else look.blue
-        axes.plot([place[curve.name]], [curve.result], "o", markersize=5.5, color=colour, clip_on=False,
+        place_y, marker = (curve.result, "o") if curve.result <= top else (top, "^")
+        axes.plot([place[curve.name]], [place_y], marker, markersize=5.5, color=colour, clip_on=False,
                   markerfacecolor=colour if curve.finished else "none", zorder=4 if curve.is_winner else 3)  # fmt: skip
     axes.set_title(name, loc="left", color=look.ink, fontsize=look.points)
     axes.grid(axis="y", color=look.grid, linewidth=0.8)

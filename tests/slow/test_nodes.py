@@ -114,7 +114,7 @@ ELASTIC = ("scaling.min_workers=1", "scaling.max_workers=2", "scaling.max_failur
 def unchanged(place):
     """The run whose two workers nobody touched."""
     run = Run(arguments(place, "unchanged"), place / "unchanged.log").start()
-    assert run.wait() == 0, run.said()
+    assert run.wait(900) == 0, run.said()
     return place / "runs" / "unchanged"
 
 
@@ -176,7 +176,7 @@ def test_a_node_dies_training_goes_on_and_grows_again(place, nodes, unchanged, s
     _, workers = wait_for_resume(run, folder, 2, f"a node comes (ZeRO {stage})", reached, begin)
     assert workers == 2
     assert last_step(folder) < FIRST_PART, "or the comparison would not see the second change"
-    assert run.wait() == 0, run.said()
+    assert run.wait(900) == 0, run.said()
     check(folder, unchanged)
 
 
@@ -195,7 +195,7 @@ def test_a_node_with_notice_costs_at_most_one_update(place, nodes, unchanged):
     assert workers == 1
     assert reached - step <= 1
     assert step > 60
-    assert run.wait() == 0, run.said()
+    assert run.wait(900) == 0, run.said()
     check(folder, unchanged)
 
 
@@ -211,7 +211,7 @@ def test_a_node_that_goes_before_its_deadline_costs_little(place, nodes, unchang
     step, workers = wait_for_resume(run, folder, 1, "a node goes before the end of its notice", reached, begin)
     assert workers == 1
     assert reached - step <= 3
-    assert run.wait() == 0, run.said()
+    assert run.wait(900) == 0, run.said()
     check(folder, unchanged)
 
 
@@ -227,4 +227,4 @@ def test_a_run_does_not_wait_for_nodes_for_ever(place, nodes):
     assert re.fullmatch(r"the same command with run.resume=auto goes on from the checkpoint at update \d+", way_on)
     nodes.have(2)
     run = Run([*run.arguments, "run.resume=auto"], run.log, nodes.environment).start()
-    assert run.wait() == 0, run.said()
+    assert run.wait(900) == 0, run.said()
