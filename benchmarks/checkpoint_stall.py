@@ -26,8 +26,8 @@ from recipes.training import manifest
 from recipes.training.run import train
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "configs" / "local.yaml"
-UPDATES, EVERY = 20, 5
-MODELS = {"2 M": (160, 2), "13 M": (384, 4)}
+UPDATES, EVERY = 16, 4
+MODELS = {"2 M": (160, 2), "6 M": (256, 3)}
 KINDS = {
     "none": ["checkpoint.every_steps=1000000"],
     "waited for": [f"checkpoint.every_steps={EVERY}", "checkpoint.background=false"],

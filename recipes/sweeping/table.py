@@ -144,7 +144,7 @@ class Table:
         return sum(self._updates(run) for run in list(self.ledger.runs.values()))
 
     def _seconds_left(self) -> float | None:
-        """At the pace of this session, with trials to come stopped as often as ASHA stops by its reduction factor."""
+        """At the pace of this command, with trials to come stopped as often as ASHA stops by its reduction factor."""
         done, seconds = self._done() - self._done_before, time.monotonic() - self._began
         if done <= 0:
             return None
