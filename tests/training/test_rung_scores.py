@@ -1,11 +1,7 @@
 """Scores at rungs, through the real loop and DeepSpeed engine."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +14,9 @@ from recipes.training.loop import held_out_now
 from recipes.training.manifest import newest_manifest
 from recipes.training.run import train
 from tests.conftest import small_run
+from tests.training.programs import result_of
 
-TWO_WORKERS = Path(__file__).with_name("rung_score_workers.py")
-ROOT = TWO_WORKERS.parents[2]
+TWO_WORKERS = "rung_score_workers.py"
 
 
 def train_small(pairs, folder, *overrides, after_update=None):
@@ -184,17 +180,7 @@ def test_an_averaged_score_is_the_loss_of_the_mean_of_the_weights(process_group,
 
 @pytest.mark.parametrize(("stage", "precision", "method"), of_all((3, "fp32", "annealed")))
 def test_a_scored_run_of_two_workers_is_the_run_that_was_not_scored(pairs, tmp_path, stage, precision, method):
-    done = subprocess.run(
-        [sys.executable, str(TWO_WORKERS), *map(str, (pairs, tmp_path, stage, precision, method))],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert results, done.stderr[-3000:]
-    first, second = json.loads(results[0].removeprefix("RESULT"))
+    first, second = result_of(TWO_WORKERS, pairs, tmp_path, stage, precision, method)
     assert metrics_of(tmp_path / "scored") == metrics_of(tmp_path / "plain")
     assert end_of(tmp_path / "scored") == end_of(tmp_path / "plain")
     assert [(s["step"], s["score"], s["raw"]) for s in first] == [(s["step"], s["score"], s["raw"]) for s in second]

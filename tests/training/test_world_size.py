@@ -1,30 +1,13 @@
 """A checkpoint of some number of workers, resumed by another: the run that never changed."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-PROGRAM = Path(__file__).with_name("world_size_cases.py")
-ROOT = PROGRAM.parents[2]
+from tests.training.programs import result_of
 
 
 def train(world, stage, precision, folder, first, last, resume=False):
     arguments = [world, stage, precision, folder, first, last, *(["resume"] if resume else [])]
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert results, done.stderr[-3000:]
-    return json.loads(results[0].removeprefix("RESULT"))
+    return result_of("world_size_cases.py", *arguments)
 
 
 @pytest.mark.parametrize(
