@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from recipes.launching.claim import claimed
     from recipes.launching.preflight import check_storage
     from recipes.storage import Storage
     from recipes.sweeping.conduct import prepare_sweep
@@ -50,7 +51,8 @@ def _run(options: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(prefix="dry_run_") as temporary:
             print(describe_sweep(prepare_sweep(config, _say, data_storage=Storage(temporary))))
         return 0
-    return _sweep(prepare_sweep(config, _say))
+    with claimed(Storage(config.sweep.storage_path) / config.sweep.name):
+        return _sweep(prepare_sweep(config, _say))
 
 
 def _sweep(sweep: Sweep) -> int:

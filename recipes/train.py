@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from recipes.config_file import load_config
+    from recipes.launching.claim import claimed
     from recipes.launching.preflight import check_resume, check_storage, prepare
     from recipes.storage import Storage
 
@@ -52,12 +53,13 @@ def _run(options: argparse.Namespace) -> int:
             job, data, plan = prepare(config, _say, started_at=_STARTED_AT, data_storage=Storage(temporary))
             print(describe_run(job, data, plan, check_resume(job)))
         return 0
-    job, _, _ = prepare(config, _say, started_at=_STARTED_AT)
-    start = check_resume(job)
-    if start.finished:
-        _say(f"{job.run_folder} is finished ({start.step} updates): see {job.run_folder}/report.html")
-        return 0
-    return _train(job)
+    with claimed(Storage(config.run.storage_path) / config.run.name):
+        job, _, _ = prepare(config, _say, started_at=_STARTED_AT)
+        start = check_resume(job)
+        if start.finished:
+            _say(f"{job.run_folder} is finished ({start.step} updates): see {job.run_folder}/report.html")
+            return 0
+        return _train(job)
 
 
 def _train(job: Job) -> int:

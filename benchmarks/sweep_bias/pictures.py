@@ -25,7 +25,7 @@ from recipes.sweeping.scoring import branch_lrs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TASKS = {"pydoc": "pydoc", "multi30k": "Multi30k en-de"}
+TASKS = {"pydoc": "pydoc", "multi30k": "Multi30k en-de", "pydoc_long": "pydoc, 4 times as long"}
 GREY, RED, BLUE = "#6b7280", "#c2410c", "#1d4ed8"
 # Of the many scores that were replayed, those that the pictures show; dashed ones know the sum of the lrs.
 SHOWN = {
@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("truth", type=Path, nargs="+")
     parser.add_argument("--replay", type=Path, required=True, help="what replay.py wrote with --json")
     parser.add_argument("--score", default="rest 0.2 projected", help="the score shown beside raw")
-    parser.add_argument("--rung", type=int, default=60, help="the rung whose ranks are shown")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "sweeps")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,7 @@ def main() -> None:
     for name, figure in {
         "branches": branches(),
         "truth": finals(records),
-        "ranks": ranks(records, options.score, options.rung),
+        "ranks": ranks(records, options.score),
         "taus": taus(results),
         "kept_and_spent": kept_and_spent(results),
     }.items():
@@ -88,7 +87,7 @@ def branches() -> Figure:
 def finals(records: dict[str, list[Record]]) -> Figure:
     """Every schedule's final losses, in the order of their means."""
     names = max(len(truth(runs)) for runs in records.values())
-    figure, grid = _figure(8.4, 0.6 + 0.17 * names, 1, len(records))
+    figure, grid = _figure(4.2 * len(records), 0.6 + 0.17 * names, 1, len(records))
     for axes, (task, runs) in zip(grid[0], records.items(), strict=True):
         true = truth(runs)
         order = sorted(true, key=lambda name: -true[name])
@@ -106,11 +105,11 @@ def finals(records: dict[str, list[Record]]) -> Figure:
     return figure
 
 
-def ranks(records: dict[str, list[Record]], score: str, rung: int) -> Figure:
-    """Rank at a rung against rank in truth: raw, and the other score."""
+def ranks(records: dict[str, list[Record]], score: str) -> Figure:
+    """Rank after a quarter of the run against rank in truth: raw, and the other score."""
     figure, grid = _figure(7.0, 3.2 * len(records), len(records), 2)
     for row, (task, runs) in zip(grid, records.items(), strict=True):
-        true = truth(runs)
+        true, rung = truth(runs), runs[0].total_steps // 4
         best = min(true.values())
         position = {name: i + 1 for i, name in enumerate(sorted(true, key=lambda name: true[name]))}
         for axes, name in zip(row, ("raw", score), strict=True):
@@ -130,14 +129,14 @@ def ranks(records: dict[str, list[Record]], score: str, rung: int) -> Figure:
 
 def taus(results: dict[str, Any]) -> Figure:
     """Kendall's tau of every score's order at every rung with the truth."""
-    figure, grid = _figure(8.4, 3.0, 1, len(results))
+    figure, grid = _figure(2.6 + 2.9 * len(results), 3.0, 1, len(results))
     for axes, (task, result) in zip(grid[0], results.items(), strict=True):
         for score, style in SHOWN.items():
             found = result["taus"][score]
             steps = [int(step) for step in found]
             axes.plot(steps, [found[str(step)][1] for step in steps], label=score, **style, **MARKER)
         axes.axhline(result["ceiling"], color=GREY, linewidth=1.0, linestyle=":")
-        axes.set(title=TASKS[task], xlabel="rung, update (of 240)", xticks=steps, ylim=(0, 1))
+        axes.set(title=TASKS[task], xlabel="rung, update", xticks=steps, ylim=(0, 1))
     grid[0][0].set_ylabel("Kendall's tau with the true order\n(dotted: one seed's own final order)")
     grid[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -146,7 +145,7 @@ def taus(results: dict[str, Any]) -> Figure:
 def kept_and_spent(results: dict[str, Any]) -> Figure:
     """Sweeps whose winner is close to the best, against what they spent; a dot for each setting of rungs."""
     kinds = list(dict.fromkeys(row["kind"] for row in next(iter(results.values()))["rows"] if row["setting"]))
-    figure, grid = _figure(8.4, 2.4 * len(kinds), len(kinds), len(results))
+    figure, grid = _figure(2.6 + 2.9 * len(results), 2.4 * len(kinds), len(kinds), len(results))
     for column, (task, result) in enumerate(results.items()):
         everything = next(row for row in result["rows"] if row["kind"] == "exhaustive")
         for row, kind in zip(grid, kinds, strict=True):

@@ -29,8 +29,8 @@ from benchmarks.sweep_bias.recorder import BRANCHES
 from recipes.sweeping.rungs import best_of, in_best_part, rung_steps, survives
 from recipes.sweeping.scoring import Scoring
 
-# (first rung, reduction factor): rungs at 30, 60, 120; at 60, 120; at 30, 120; at 60 of 240 updates.
-SETTINGS = {"30 / 2": (30, 2), "60 / 2": (60, 2), "30 / 4": (30, 4), "60 / 4": (60, 4)}
+# (part of the run at the first rung, reduction factor): rungs at 30, 60, 120; at 60, 120; at 30, 120; at 60 of 240 updates.
+SETTINGS = ((8, 2), (4, 2), (8, 4), (4, 4))
 SLOTS = 4
 # All scores have their correlations told; these have sweeps replayed.
 SWEPT = (
@@ -120,8 +120,9 @@ def stopping(
     rungs: list[int],
     factor: int,
     goes_on: Callable[[float, Sequence[float], int], bool] = survives,
+    slots: int = SLOTS,
 ) -> Outcome:
-    """Tune's ASHA: SLOTS runs at a time, each judged at a rung by those that were there before it."""
+    """Tune's ASHA: some runs at a time, each judged at a rung by those that were there before it."""
     waiting, running, seen = list(reversed(trials)), [], defaultdict(list)
     finished, spent, order = [], 0, 0
 
@@ -132,7 +133,7 @@ def stopping(
             order += 1
             heapq.heappush(running, (now + rungs[0], order, 0, trial))
 
-    for _ in range(SLOTS):
+    for _ in range(slots):
         begin(0.0)
     while running:
         now, number, level, trial = heapq.heappop(running)
@@ -263,8 +264,8 @@ def replay(records: list[Record], num_sweeps: int, share: float) -> list[dict[st
     everything = [judge(Outcome(trials, total * len(trials)), trials, true, total) for trials in drawn]
     rows.append({"kind": "exhaustive", "setting": "", "score": ""} | _means(everything))
     for kind, run in KINDS.items():
-        for setting, (grace, factor) in SETTINGS.items():
-            rungs = rung_steps(grace, factor, total)
+        for part, factor in SETTINGS:
+            setting, rungs = f"{total // part} / {factor}", rung_steps(total // part, factor, total)
             for name in SWEPT:
                 judged = [judge(run(trials, name, rungs, factor), trials, true, total) for trials in drawn]
                 rows.append({"kind": kind, "setting": setting, "score": name} | _means(judged))

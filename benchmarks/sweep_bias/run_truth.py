@@ -29,12 +29,13 @@ from recipes.config_file import parse_config
 from recipes.launching.preflight import prepare
 from recipes.training.run import train
 
-RUNGS = [30, 60, 120]
+# Parts of the run: 30, 60, 120 of 240 updates.
+RUNG_PARTS = (8, 4, 2)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["pydoc", "multi30k"])
+    parser.add_argument("task", choices=list(TOTAL_STEPS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", help="schedules whose name contains this")
@@ -60,7 +61,7 @@ def run_all(options: argparse.Namespace, base: dict[str, Any], peak_lr: float, w
     done = set()
     if options.out.is_file():
         done = {(r["task"], r["schedule"], r["seed"]) for r in map(json.loads, options.out.read_text().splitlines())}
-    blocks = schedules(peak_lr, TOTAL_STEPS)
+    blocks = schedules(peak_lr, TOTAL_STEPS[options.task])
     chosen = [name for name in blocks if options.only is None or options.only in name]
     for seed in range(1, options.seeds + 1):
         for name in chosen:
@@ -80,7 +81,7 @@ def run_one(base: dict[str, Any], schedule: dict[str, Any], seed: int, work: Pat
     shutil.rmtree(work / "run", ignore_errors=True)
     config = parse_config(base | {"schedule": schedule, "run": base["run"] | {"seed": seed}})
     job, _, _ = prepare(config, lambda text: None, started_at=time.time())
-    recorder = Recorder(RUNGS)
+    recorder = Recorder([job.schedule.total_steps // part for part in RUNG_PARTS])
     summary = train(
         job,
         device=torch.device("cpu"),

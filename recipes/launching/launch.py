@@ -37,7 +37,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     before_training: called once Ray stands and holds the workers, before anything else is written.
 
     Raises:
-        UserError: the cluster cannot hold the workers.
+        UserError: the cluster cannot hold the workers, or another job is at work in the run's folder.
         RunFailed: with the one error that matters and the log's place.
         Interrupted: after a last checkpoint, if one could be written in time, and after everything that
             was started has been stopped.
@@ -46,9 +46,9 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     with chatter() as said, signals_raise(), ray_cluster(job.config.scaling, terminal.say), signals_raise():
         import ray
 
+        channel = start_beside_me(Channel, job.run_folder)
         said.keep_in(job.run_folder)
         before_training()
-        channel = start_beside_me(Channel)
         trainer = _trainer(job, channel)
         outcome = _Outcome()
         threading.Thread(target=outcome.run, args=(trainer,), daemon=True).start()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from recipes.config import ScalingBlock
 from recipes.errors import RunFailed, UserError
+from recipes.storage import Storage
+
+# For the actors of a job that has just been killed to be gone.
+_GONE_S = 10.0
+_POLL_S = 0.5
 
 
 def joins_cluster() -> bool:
@@ -58,13 +64,32 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
         ray.shutdown()
 
 
-def start_beside_me(kind: type) -> Any:
-    """An actor of this class on this command's own node: on another one it would be lost with that."""
+def start_beside_me(kind: type, folder: Storage) -> Any:
+    """The actor of this class for the command that works in ``folder``, one in the cluster.
+
+    On this command's own node: on another one it would be lost with that.
+
+    Raises:
+        UserError: another job works in the folder.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(kind)
+    last = time.monotonic() + _GONE_S
+    while True:
+        try:
+            return actor.options(name=f"{kind.__name__} of {folder.local or folder.uri}", namespace="recipes").remote()
+        except ValueError as error:
+            if "already taken" not in str(error):
+                raise
+            if time.monotonic() > last:
+                raise UserError(
+                    f"{folder} is in use by another job of this cluster: wait until that has ended, stop it, or give "
+                    "another name"
+                ) from None
+        time.sleep(_POLL_S)
 
 
 def _keep_local_ray_private() -> None:

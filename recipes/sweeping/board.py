@@ -37,8 +37,12 @@ class Board:
     def take_rungs(self, name: str) -> list[dict[str, Any]]:
         return self._rungs.pop(name, [])
 
+    def begins(self, name: str) -> None:
+        """A run, or another attempt at it: what ended the last one does not end this one."""
+        self._failures.pop(name, None)
+
     def put_failure(self, name: str, step: int, message: str) -> None:
-        """The first word of a run that is about to fail counts."""
+        """The first word of an attempt that is about to fail counts."""
         self._failures.setdefault(name, {"step": step, "message": message})
 
     def take_failure(self, name: str) -> dict[str, Any] | None:

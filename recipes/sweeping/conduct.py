@@ -115,7 +115,7 @@ def conduct(sweep: Sweep, stream: TextIO) -> Answer:
     """Run what is left of the sweep, and show it on ``stream``.
 
     Raises:
-        UserError: the cluster cannot hold a trial.
+        UserError: the cluster cannot hold a trial, or another job is at work in the sweep's folder.
         RunFailed: Ray or Tune failed.
         Interrupted: after last checkpoints, if they could be written in time.
     """
@@ -126,9 +126,9 @@ def conduct(sweep: Sweep, stream: TextIO) -> Answer:
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with chatter() as said, signals_raise(), ray_cluster(sweep.scaling, say), signals_raise():
         max_concurrent = checked_max_concurrent(sweep.config.sweep.max_concurrent, sweep.scaling)
+        board = start_beside_me(Board, sweep.folder)
         said.keep_in(sweep.folder)
         write_definition(sweep.config, sweep.folder, environment_json())
-        board = start_beside_me(Board)
         conductor = _Conductor(sweep, board, max_concurrent, stream)
         say(f"{sweep.search.num_trials} trials, {max_concurrent} at a time, in {sweep.folder}")
         try:

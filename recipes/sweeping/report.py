@@ -13,7 +13,7 @@ from recipes.reporting.page_style import FRAME, STYLE
 from recipes.sweeping.answer import Answer, Candidate, Interval, verdict
 from recipes.sweeping.kendall import kendall_tau
 from recipes.sweeping.ledger import RunRecord
-from recipes.sweeping.report_pictures import Curve, draw_losses, draw_parameters, draw_rates
+from recipes.sweeping.report_pictures import Curve, draw_finals, draw_losses, draw_parameters, draw_rates
 from recipes.sweeping.space import FAMILY
 from recipes.sweeping.trial import TRIALS, shown
 
@@ -52,14 +52,12 @@ def _curve(sweep: Sweep, answer: Answer, run: RunRecord) -> Curve:
         lines = read_metrics(sweep.folder / TRIALS / run.name).train
     except StorageError:
         lines = []
-    finished = run.state == "finished"
-    result = run.score if finished else _last_score(run)
     return Curve(
         name=run.name,
         family=str(run.point.get(FAMILY, "")),
         schedule=sweep.maker.schedule(run.point),
-        result=None if run.state == "failed" else result,
-        finished=finished,
+        loss=run.score if run.state == "finished" else None,
+        state=run.state,
         is_winner=answer.winner is not None and answer.winner.run.name == run.name,
         step=run.step,
         train=[(line["step"], line["loss"]) for line in lines if parts.is_number(line.get("loss"))],
@@ -124,7 +122,11 @@ def _answer(answer: Answer) -> str:
         )
     head = ("trial", "schedule", "loss in the search", "with new seeds", "each seed", "behind the winner")
     rows = [_candidate(each, answer.behind.get(each.run.trial)) for each in answer.candidates[:10]]
-    return parts.section("Answer", *inner, _table(head, rows, long=(1,)))
+    inner.append(_table(head, rows, long=(1,)))
+    trained = [each for each in answer.candidates if each.seeds]
+    if any(len(each.seeds) > 1 for each in trained):
+        inner.append(parts.picture("Losses with new seeds and their 95 % intervals", partial(draw_finals, trained)))
+    return parts.section("Answer", *inner)
 
 
 def _compared(other: Candidate, difference: Interval) -> str:
@@ -162,7 +164,8 @@ def _pictures(sweep: Sweep, curves: list[Curve], answer: Answer) -> str:
         inner.append(parts.picture("Result against each parameter", partial(draw_parameters, curves, values)))
         inner.append(
             parts.paragraph(
-                "Filled: finished, its final loss; open: stopped, its last score; orange: the winner.", "faint"
+                "Filled: finished, its final loss; open, above: stopped at that rung; cross: failed; orange: the winner.",
+                "faint",
             )
         )
     return parts.section("Trials", *inner)

@@ -97,6 +97,8 @@ def _train(
 
     began, log = time.time(), set_up_logging(order.job, rank)
     held: list[Training] = []
+    if rank == 0:
+        ray.get(board.begins.remote(order.name))
 
     def decide(score: RungScore) -> None:
         if not math.isfinite(score.score):

@@ -65,7 +65,7 @@ def test_the_page_of_a_finished_sweep(sweep):
     assert "4.2500 3 of 3 0.7500" in text  # 004 at rung 8, behind 002
     assert "6.0000 5 of 5 1.5000" in text  # 001 at rung 4
     assert "diverged &lt;b&gt;badly&lt;/b&gt;" in html
-    assert html.count("PICTURE") == 3 * 4
+    assert html.count("PICTURE") == 4 * 4
     assert "<script" not in html
     assert not re.search(r"(src|href)=\"(?!PICTURE)", html)
 
