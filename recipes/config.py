@@ -273,6 +273,11 @@ class ScalingBlock(Block):
         1800,
         description="Longest wait without a running worker, at the start or after a failure, while nodes are missing.",
     )
+    network_interface: str | None = Field(
+        None,
+        description="Interface that gloo and nccl use on every node, such as eth0; none: the one by whose address Ray "
+        "reaches the node.",
+    )
     min_workers: Count | None = Field(
         None, description="Elastic training: go on with this many workers when nodes leave (with max_workers)."
     )

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from recipes.errors import UserError
+from recipes.command import exit_code
 
 if TYPE_CHECKING:
     from recipes.sweeping.conduct import Sweep
@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 a fault or no trial finished, 2 a wrong input, 130 Ctrl-C, 143 SIGTERM."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from recipes.errors import UserError
+from recipes.command import exit_code
 
 if TYPE_CHECKING:
     from recipes.storage import Storage
@@ -20,14 +20,7 @@ _STARTED_AT = time.time()
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 a fault while training, 2 a wrong input, 130 Ctrl-C, 143 SIGTERM."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

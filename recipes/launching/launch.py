@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from recipes.clusters.quick_check import check_nodes
 from recipes.config import ScalingBlock
 from recipes.errors import RunFailed
 from recipes.launching.channel import Channel
@@ -17,6 +18,7 @@ from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import needed_resources, ray_cluster, start_beside_me
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
+from recipes.storage import Storage
 from recipes.training.job import Job
 
 _POLL_S = 0.2
@@ -37,7 +39,8 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     before_training: called once Ray stands and holds the workers, before anything else is written.
 
     Raises:
-        UserError: the cluster cannot hold the workers, or another job is at work in the run's folder.
+        UserError: the cluster cannot hold the workers, its nodes do not fit together, or another job is at work in the
+            run's folder.
         RunFailed: with the one error that matters and the log's place.
         Interrupted: after a last checkpoint, if one could be written in time, and after everything that
             was started has been stopped.
@@ -46,6 +49,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
     with chatter() as said, signals_raise(), ray_cluster(job.config.scaling, terminal.say), signals_raise():
         import ray
 
+        check_nodes(job.config.scaling, Storage(job.config.run.storage_path), terminal.say)
         channel = start_beside_me(Channel, job.run_folder)
         said.keep_in(job.run_folder)
         before_training()
@@ -132,14 +136,16 @@ class _Outcome:
 
 def _trainer(job: Job, channel: Any) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from recipes.launching.process_group import group_config
 
     scaling = job.config.scaling
     workers = (scaling.min_workers, scaling.max_workers) if scaling.min_workers else scaling.num_workers
     return TorchTrainer(
         worker_main,
         train_loop_config={"job": job, "channel": channel},
-        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo", timeout_s=scaling.hang_timeout_s),
+        torch_config=group_config(scaling),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=scaling.use_gpu,

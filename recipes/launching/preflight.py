@@ -35,6 +35,9 @@ _FREE_ON_RESUME = (
     "scaling.",
 )
 
+# Where Ray unpacks what `ray job submit --working-dir` brought.
+_OF_A_JOB = "/runtime_resources/working_dir_files/"
+
 Say = Callable[[str], None]
 
 
@@ -98,7 +101,12 @@ def _check_model_folder(config: RunConfig) -> None:
 
 
 def check_storage(storage: Storage, dry_run: bool = False) -> None:
-    """Refuse a place that cannot be written; a dry run only looks at permissions."""
+    """Refuse a place that cannot be written, or that goes with a job; a dry run only looks at permissions."""
+    if storage.local is not None and _OF_A_JOB in str(storage.local):
+        raise UserError(
+            f"run.storage_path {storage}: in a Ray job a relative path lies in the job's own copy of the code, which is lost "
+            "with it; give an absolute path that all nodes see, or a URI such as s3://bucket/runs"
+        )
     if not dry_run:
         storage.check_writable()
         return

@@ -16,11 +16,25 @@ from recipes.storage import Storage
 # For the actors of a job that has just been killed to be gone.
 _GONE_S = 10.0
 _POLL_S = 0.5
+# Ray's own default, in its job supervisor.
+_JOB_STOP_WAIT_S = 3
 
 
 def joins_cluster() -> bool:
     """Whether the environment names a cluster; `ray job submit` sets it for the job it starts."""
     return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _mind_job_stop(scaling: ScalingBlock, say: Callable[[str], None]) -> None:
+    """`ray job stop` kills a job's command 3 s after its SIGTERM, unless the job was submitted with more."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    wait_s = int(os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", _JOB_STOP_WAIT_S))
+    if wait_s < scaling.stop_grace_s:
+        say(
+            f"`ray job stop` would kill this command after {wait_s} s, perhaps before its last checkpoint (scaling.stop_grace_s is "
+            f"{scaling.stop_grace_s}): submit with --runtime-env cluster/job.yaml"
+        )
 
 
 def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
@@ -29,10 +43,11 @@ def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
 
 
 @contextmanager
-def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[None]:
-    """A connected Ray for the block, with enough for the workers; what was started is stopped at the end."""
+def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: bool = True) -> Iterator[None]:
+    """A connected Ray for the block; what was started is stopped at the end. check_room: with enough for the workers."""
     if not joins_cluster():
-        _check_enough(_this_machine(scaling), scaling, "this machine")
+        if check_room:
+            _check_enough(_this_machine(scaling), scaling, "this machine")
         _keep_local_ray_private()
     # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -43,6 +58,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
     if joins_cluster():
         address = os.environ["RAY_ADDRESS"]
         say(f"joining the Ray cluster at {address}")
+        _mind_job_stop(scaling, say)
         try:
             ray.init(address=address, **quiet)
         except ConnectionError as error:
@@ -58,7 +74,8 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None]) -> Iterator[N
                 "other things may be too slow for it"
             ) from None
     try:
-        _check_enough(ray.cluster_resources(), scaling, "the cluster")
+        if check_room:
+            _check_enough(ray.cluster_resources(), scaling, "the cluster")
         yield
     finally:
         ray.shutdown()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from recipes.clusters.quick_check import check_nodes
 from recipes.config import ScalingBlock
 from recipes.errors import RunFailed, UserError
 from recipes.launching.chatter import chatter
@@ -126,6 +127,7 @@ def conduct(sweep: Sweep, stream: TextIO) -> Answer:
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with chatter() as said, signals_raise(), ray_cluster(sweep.scaling, say), signals_raise():
         max_concurrent = checked_max_concurrent(sweep.config.sweep.max_concurrent, sweep.scaling)
+        check_nodes(sweep.scaling, Storage(sweep.config.sweep.storage_path), say)
         board = start_beside_me(Board, sweep.folder)
         said.keep_in(sweep.folder)
         write_definition(sweep.config, sweep.folder, environment_json())

@@ -5,6 +5,8 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,23 +15,35 @@ import pytest
 HEAD = Path(__file__).parent / "ray_head.py"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Environment in which commands join a cluster of 4 CPUs; nothing of it is left afterwards."""
+@contextmanager
+def ray_head(num_cpus: int, *options: str) -> Iterator[dict[str, str]]:
+    """Environment in which commands join a cluster; nothing of it is left afterwards.
+
+    With the option "jobs", JOBS_API is where it takes jobs.
+    """
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # A job's `python` is the first on the path of the head.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
     head = subprocess.Popen(
-        [sys.executable, str(HEAD), "4"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(HEAD), str(num_cpus), *options],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     family = []
     try:
         address = head.stdout.readline().strip()
         assert address, "the cluster did not start"
-        yield environment | {"RAY_ADDRESS": address, "TEST_HEAD_PID": str(head.pid)}
+        environment |= {"RAY_ADDRESS": address, "TEST_HEAD_PID": str(head.pid)}
+        if "jobs" in options:
+            environment["JOBS_API"] = head.stdout.readline().strip()
+        yield environment
     finally:
         family = psutil.Process(head.pid).children(recursive=True)
         head.stdin.close()
@@ -37,6 +51,13 @@ def cluster():
         head.stdout.close()
         _, alive = psutil.wait_procs(family, timeout=30)
         assert [process.cmdline() for process in alive] == []
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of 4 CPUs."""
+    with ray_head(4) as environment:
+        yield environment
 
 
 def train(arguments: list[str], environment: dict[str, str], timeout_s: float = 240) -> subprocess.CompletedProcess:

@@ -34,9 +34,9 @@ def holder(tmp_path):
 
 
 def test_the_second_is_refused_and_told_by_whom(holder, tmp_path):
-    with pytest.raises(UserError, match=rf"run is in use by process {holder.pid} on \S+: wait until that has ended"):
-        with claimed(Storage(tmp_path / "run")):
-            pass
+    told = rf"run is in use by process {holder.pid} on \S+: wait until that has ended"
+    with pytest.raises(UserError, match=told), claimed(Storage(tmp_path / "run")):
+        pass
     holder.kill()
     holder.wait()
     with claimed(Storage(tmp_path / "run")):
