@@ -53,10 +53,9 @@ def _advice(survey: Survey) -> list[str]:
         for nodes, stage in survey.smallest_stage.items()
     )
     lines.append(f"smallest stage that fits: {fits}")
-    until = ", ".join(f"stage {stage}: {nodes}" for stage, nodes in survey.pays_until.items())
+    until = ", ".join(f"{nodes} at stage {stage}" for stage, nodes in survey.pays_until.items())
     lines.append(
-        f"scales at {survey.pays_ratio:.0%} or better up to (nodes): {until} "
-        f"(the examples of an update allow {survey.examples_limit})"
+        f"nodes that scale at {survey.pays_ratio:.0%} or better: {until}; examples for {survey.examples_limit}"
     )
     return lines
 

@@ -41,7 +41,7 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
                   the default, is an all-reduce of which each rank keeps its share); all-gather P after the step
         stage 3   for every micro-batch: reduce-scatter P; all-gather of the forward pass, and of the backward pass all
                   but what is used again within max_reuse_distance elements, so: P + max(0, P - max_reuse_distance / 2);
-                  once the small persistent parameters
+                  once the small persistent parameters, one by one
 
     No call is larger than its bucket, apart from a single larger parameter.
     """
@@ -54,14 +54,14 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
         times = m if zero.stage == 2 else 1
         # One all-gather per parameter group: matrices, and norms with biases.
         return [Traffic("all_reduce", times * e * size, times * calls), Traffic("all_gather", e * size, 2)]
-    persistent = sum(n for n in sizes if n <= zero.persistence_threshold)
-    split = size - persistent
+    small = [n for n in sizes if n <= zero.persistence_threshold]
+    split = size - sum(small)
     gathered = split + max(0.0, split - zero.max_reuse_distance / 2)
     gathers = max(1, math.ceil(gathered / max(zero.prefetch_bucket, 1))) if gathered else 0
     found = [
         Traffic("all_gather", m * e * gathered, m * gathers, can_hide=True),
         Traffic("reduce_scatter", m * e * size, m * calls),
-        Traffic("all_gather", e * persistent, 1),
+        Traffic("all_gather", e * sum(small), len(small)),
     ]
     return [traffic for traffic in found if traffic.payload_bytes]
 

@@ -37,7 +37,7 @@ def kept_by_autograd(block, precision):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("proj", ["gated-gelu", "relu"])
 def test_kept_bytes_are_those_of_autograd(precision, dropout, proj):
-    sizes = dict(d_model=64, d_kv=24, d_ff=160, num_layers=3, num_decoder_layers=2, num_heads=4)
+    sizes = {"d_model": 64, "d_kv": 24, "d_ff": 160, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
     block = ShapeBlock(**sizes, feed_forward_proj=proj, dropout_rate=dropout, tie_word_embeddings=False)
     model = TrainedModel(_shape_of_block(block, VOCAB), precision, dropout=dropout > 0)
     said = activation_bytes(model, SOURCE, TARGET, fused_attention=False)
