@@ -104,13 +104,15 @@ PUBLISHED: dict[str, T5Shape] = {
 def shape_of(config: RunConfig, vocab_size: int | None = None) -> T5Shape:
     """The shape of a config's model.
 
-    vocab_size: token ids, where the config alone does not tell; it replaces what the config says only for a model of
-    one's own shape.
+    vocab_size: token ids of a model of one's own shape, where the config alone does not tell.
 
     Raises:
-        UserError: a hub name that is not in `PUBLISHED`, a folder without a T5's config.json, an unknown vocabulary.
+        UserError: a hub name that is not in `PUBLISHED`, a folder without a T5's config.json, an unknown vocabulary, or
+            ``vocab_size`` for a model that has its own.
     """
     model = config.model
+    if vocab_size is not None and model.shape is None:
+        raise UserError(f"--vocab-size {vocab_size}: model {model.hub or model.folder} has its own; leave it out")
     if model.hub is not None:
         if model.hub not in PUBLISHED:
             raise UserError(
@@ -120,7 +122,7 @@ def shape_of(config: RunConfig, vocab_size: int | None = None) -> T5Shape:
         return PUBLISHED[model.hub]
     if model.folder is not None:
         return _shape_of_folder(Path(model.folder))
-    return _shape_of_block(model.shape, vocab_size or _vocab_size(config))
+    return shape_of_block(model.shape, vocab_size or _vocab_size(config))
 
 
 def _nearest_published(name: str) -> str:
@@ -128,7 +130,7 @@ def _nearest_published(name: str) -> str:
     return text.removesuffix("?") if "did you mean" in text else ""
 
 
-def _shape_of_block(block: ShapeBlock, vocab_size: int) -> T5Shape:
+def shape_of_block(block: ShapeBlock, vocab_size: int) -> T5Shape:
     return T5Shape(
         d_model=block.d_model,
         d_kv=block.d_kv,
@@ -147,21 +149,19 @@ def _shape_of_folder(folder: Path) -> T5Shape:
     content = _read_json(folder / "config.json", f"model.folder {folder}")
     if content.get("model_type") not in ("t5", "mt5"):
         raise UserError(f"model.folder {folder}: its config.json is of a {content.get('model_type')}, not a T5")
-    try:
-        return T5Shape(
-            d_model=content["d_model"],
-            d_kv=content["d_kv"],
-            d_ff=content["d_ff"],
-            num_layers=content["num_layers"],
-            num_decoder_layers=content.get("num_decoder_layers") or content["num_layers"],
-            num_heads=content["num_heads"],
-            gated=content.get("feed_forward_proj", "relu").startswith("gated"),
-            tied=content.get("tie_word_embeddings", True),
-            vocab_size=content["vocab_size"],
-            num_buckets=content.get("relative_attention_num_buckets", 32),
+    names = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")
+    wrong = [name for name in names if not isinstance(content.get(name), int) or content[name] < 1]
+    if wrong:
+        raise UserError(
+            f"model.folder {folder}: {wrong[0]} in its config.json is {content.get(wrong[0])!r}, not a count"
         )
-    except KeyError as missing:
-        raise UserError(f"model.folder {folder}: its config.json has no {missing}") from None
+    return T5Shape(
+        **{name: content[name] for name in names},
+        num_decoder_layers=content.get("num_decoder_layers") or content["num_layers"],
+        gated=content.get("feed_forward_proj", "relu").startswith("gated"),
+        tied=content.get("tie_word_embeddings", True),
+        num_buckets=content.get("relative_attention_num_buckets", 32),
+    )
 
 
 def _vocab_size(config: RunConfig) -> int:

@@ -57,7 +57,9 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
     small = [n for n in sizes if n <= zero.persistence_threshold]
     split = size - sum(small)
     gathered = split + max(0.0, split - zero.max_reuse_distance / 2)
-    gathers = max(1, math.ceil(gathered / max(zero.prefetch_bucket, 1))) if gathered else 0
+    # Prefetching fills a bucket; without it every parameter is a call of its own.
+    alone = math.ceil((len(sizes) - len(small)) * gathered / split) if split else 0
+    gathers = min(alone, math.ceil(gathered / zero.prefetch_bucket)) if zero.prefetch_bucket else alone
     found = [
         Traffic("all_gather", m * e * gathered, m * gathers, can_hide=True),
         Traffic("reduce_scatter", m * e * size, m * calls),

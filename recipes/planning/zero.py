@@ -50,7 +50,7 @@ def zero_of(block: DeepSpeedBlock, stage: int) -> Zero:
             isinstance(value, bool)
             or not isinstance(value, int | float)
             or value < 0
-            or (value == 0 and "bucket" in key)
+            or (value == 0 and field == "reduce_bucket")
         ):
             raise UserError(f"deepspeed.extra.zero_optimization.{key} is {value!r}: a number of elements is expected")
         sizes[field] = int(value)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from recipes.config import ModelBlock, ShapeBlock
 from recipes.planning.activations import TrainedModel, activation_bytes, classifier_bytes, kept_logits_bytes
-from recipes.planning.shapes import _shape_of_block
+from recipes.planning.shapes import shape_of_block
 from recipes.training.model import build_model
 
 VOCAB, ROWS, SOURCE, TARGET = 200, 3, 96, 48
@@ -39,7 +39,7 @@ def kept_by_autograd(block, precision):
 def test_kept_bytes_are_those_of_autograd(precision, dropout, proj):
     sizes = {"d_model": 64, "d_kv": 24, "d_ff": 160, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
     block = ShapeBlock(**sizes, feed_forward_proj=proj, dropout_rate=dropout, tie_word_embeddings=False)
-    model = TrainedModel(_shape_of_block(block, VOCAB), precision, dropout=dropout > 0)
+    model = TrainedModel(shape_of_block(block, VOCAB), precision, dropout=dropout > 0)
     said = activation_bytes(model, SOURCE, TARGET, fused_attention=False)
     said += kept_logits_bytes(model, TARGET) - classifier_bytes(model, TARGET)
     assert ROWS * said == pytest.approx(kept_by_autograd(ModelBlock(shape=block), precision), rel=0.06)

@@ -151,6 +151,10 @@ def test_a_local_config_on_measured_cpus(capsys):
         (["--gpu", "h100", "--nodes", "0"], "--nodes 0: must be above 0"),
         (["--gpu", "h100", "--nodes", "1", "--mfu", "40"], "--mfu 40: is a share, 1 at most"),
         (["--gpu", "h100", "--nodes", "200"], "training.examples_per_update is 1024, fewer than the 1600 GPUs"),
+        (
+            ["--gpu", "h100", "--nodes", "1", "--vocab-size", "9"],
+            "--vocab-size 9: model google/flan-t5-base has its own",
+        ),
         (["--gpu", "v100", "--nodes", "1", "training.precision=bf16"], "set training.precision=fp32"),
         (
             ["--gpu", "h100", "--nodes", "1", "--source-tokens", "30000"],

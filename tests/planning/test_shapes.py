@@ -92,6 +92,9 @@ def test_a_folder_is_read_without_its_weights(tmp_path):
     config_file.write_text(json.dumps(content | {"model_type": "bart"}))
     with pytest.raises(UserError, match="of a bart, not a T5"):
         shape_of(config)
+    config_file.write_text(json.dumps(content | {"d_ff": "wide"}))
+    with pytest.raises(UserError, match=r"d_ff in its config.json is 'wide', not a count"):
+        shape_of(config)
 
 
 def test_an_unknown_hub_name_names_the_nearest():
