@@ -1,0 +1,111 @@
+"""Memory of one GPU, in the parts DeepSpeed really keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipes.planning.activations import TrainedModel, activation_bytes
+from recipes.planning.zero import Zero
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU. All parts but the last four are there all the time.
+
+    weights: as computed with. master_weights: fp32. moments: AdamW's two. gradients: accumulated over micro-batches.
+    reserved: CUDA context, NCCL, fragmentation. While a micro-batch is computed there are activations (logits included),
+    buckets (of gradients on their way) and, at stage 3, live_weights (gathered). While the optimizer steps there is
+    step_scratch instead (fp32 gradients and temporaries). host_bytes: of this GPU's share, in its node's memory.
+    """
+
+    weights: float
+    master_weights: float
+    moments: float
+    gradients: float
+    reserved: float
+    activations: float
+    buckets: float
+    live_weights: float
+    step_scratch: float
+    host_bytes: float = 0.0
+
+    @property
+    def states(self) -> float:
+        return self.weights + self.master_weights + self.moments + self.gradients
+
+    @property
+    def peak(self) -> float:
+        computing = self.activations + self.buckets + self.live_weights
+        return self.states + self.reserved + max(computing, self.step_scratch)
+
+
+def memory_per_gpu(
+    model: TrainedModel,
+    zero: Zero,
+    num_gpus: int,
+    micro_batch: tuple[int, int, int],
+    fused_attention: bool,
+    reserved_bytes: float,
+) -> Memory:
+    """micro_batch: (examples, source tokens, target tokens) of the largest one.
+
+    With P parameters, N GPUs and e bytes per element, as read in DeepSpeed 0.19.8 (the ZeRO paper, arXiv 1910.02054,
+    section 3, counts 2 + 2 + 12 bytes per parameter, which stages 1, 2 and 3 split over N one after the other):
+
+                    stage 0     stage 1     stage 2      stage 3
+        weights     e P         e P         e P          e P/N + persistent
+        master      4 P (bf16)  4 P/N       4 P/N        4 P/N (bf16)            at stages 1 and 2 in fp32 too
+        moments     8 P         8 P/N       8 P/N        8 P/N
+        gradients   e P         e P         e P/N        e P/N                   in the computing precision
+        buckets     -           e B         2 e B        2 e B                   B: reduce_bucket, allocated whole; at
+                                                                                 2 and 3 a copy of what is in it
+        live        -           -           -            e min(P, max_live + largest)
+        step        8 P         (8 + e) P/N (8 + e) P/N  (8 + e) min(P/N, sub_group)
+
+    The step needs gradients in fp32 (4), Adam's square root (4) and the flattened gradients (e); in fp32 flattened and
+    fp32 are one, and stage 0 needs the square root only. Where weights are fp32 themselves, e is 4 throughout.
+    """
+    size, e, stage = model.shape.num_parameters, model.element_bytes, zero.stage
+    sizes = model.shape.parameter_sizes()
+    share = size / num_gpus
+    split = share if stage >= 1 else size
+    mixed = model.precision == "bf16"
+    offloaded = zero.offload != "none"
+    bucket = min(zero.reduce_bucket, size)
+    persistent = sum(n for n in sizes if n <= zero.persistence_threshold)
+
+    weights = e * size if stage < 3 else e * (share + persistent)
+    if zero.offload == "all":
+        weights = e * persistent
+    master = 4 * split if mixed or stage in (1, 2) else 0.0
+    gradients = e * size if stage < 2 else e * share
+    buckets = {0: 0, 1: e * zero.reduce_bucket}.get(stage, e * (zero.reduce_bucket + bucket))
+    live = e * min(size, zero.max_live + max(sizes)) if stage == 3 else 0.0
+    scratch = _step_scratch(e, zero, size, share, bucket, mixed)
+    host = 0.0
+    if offloaded:
+        host = master + 8 * split + 4 * share + e * share * (2 if zero.offload == "all" else 1)
+        master, split, scratch = 0.0, 0.0, e * max(sizes)
+        gradients = e * size if stage == 1 else 0.0
+    examples, source, target = micro_batch
+    return Memory(
+        weights=weights,
+        master_weights=master,
+        moments=8 * split,
+        gradients=gradients,
+        reserved=reserved_bytes,
+        activations=examples * activation_bytes(model, source, target, fused_attention),
+        buckets=buckets,
+        live_weights=live,
+        step_scratch=scratch,
+        host_bytes=host,
+    )
+
+
+def _step_scratch(e: int, zero: Zero, size: int, share: float, bucket: int, mixed: bool) -> float:
+    if zero.stage == 0:
+        return max((8 if mixed else 4) * size, e * bucket)
+    at_once = min(share, zero.sub_group) if zero.stage == 3 else share
+    return (8 + e) * at_once if mixed else 8 * at_once

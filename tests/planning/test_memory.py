@@ -1,0 +1,71 @@
+"""Memory of model states, against DeepSpeed's own estimators and by hand."""
+
+import pytest
+from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+from recipes.planning.activations import TrainedModel, activation_bytes
+from recipes.planning.memory import memory_per_gpu
+from recipes.planning.shapes import PUBLISHED
+from recipes.planning.zero import Zero
+
+BASE = TrainedModel(PUBLISHED["t5-base"])
+SIZE = BASE.shape.num_parameters
+
+
+def memory(zero, num_gpus, model=BASE, micro_batch=(1, 8, 8)):
+    return memory_per_gpu(model, zero, num_gpus, micro_batch, True, reserved_bytes=0)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 4])
+def test_stage_2_states_and_fp32_gradients_are_deepspeeds_estimate(num_nodes):
+    _, said = estimate_zero2_model_states_mem_needs(SIZE, 8, num_nodes, cpu_offload=False)
+    found = memory(Zero(2), 8 * num_nodes)
+    assert found.states + 4 * SIZE / (8 * num_nodes) == pytest.approx(said, abs=2)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 4])
+def test_stage_3_is_deepspeeds_estimate_and_the_split_weights_it_leaves_out(num_nodes):
+    num_gpus = 8 * num_nodes
+    _, said, largest = estimate_zero3_model_states_mem_needs(SIZE, 10**6, 8, num_nodes, False, False)
+    found = memory(Zero(3, persistence_threshold=0), num_gpus)
+    assert found.states + 4 * SIZE / num_gpus == pytest.approx(said - largest + 2 * SIZE / num_gpus, abs=2)
+
+
+def test_offloaded_stage_2_keeps_deepspeeds_estimate_on_the_gpu():
+    _, said = estimate_zero2_model_states_mem_needs(SIZE, 8, 1, cpu_offload=True)
+    found = memory(Zero(2, offload="optimizer"), 8)
+    assert found.states == said
+    assert found.host_bytes == pytest.approx((4 + 8 + 4 + 2) * SIZE / 8)
+
+
+def test_bytes_per_parameter_by_stage():
+    """The ZeRO paper's 16 bytes per parameter, split one kind after the other; 64 GPUs."""
+    n = 64
+    kept = [memory(Zero(stage, persistence_threshold=0), n).states / SIZE for stage in range(4)]
+    assert kept == pytest.approx([16, 4 + 12 / n, 2 + 14 / n, 16 / n])
+    fp32 = TrainedModel(PUBLISHED["t5-base"], precision="fp32")
+    kept = [memory(Zero(stage, persistence_threshold=0), n, fp32).states / SIZE for stage in range(4)]
+    assert kept == pytest.approx([16, 8 + 12 / n, 4 + 16 / n, 16 / n])
+
+
+def test_the_peak_is_the_worse_of_computing_and_stepping():
+    small, large = memory(Zero(0), 1), memory(Zero(0), 1, micro_batch=(64, 512, 128))
+    assert small.peak == small.states + 8 * SIZE
+    assert large.peak == large.states + large.activations
+    assert large.activations == 64 * activation_bytes(BASE, 512, 128, True)
+
+
+def test_checkpointing_keeps_inputs_and_one_layer():
+    """By hand, without the classifier and the last norms: 2 bytes of every layer's input, and one encoder layer."""
+    model = TrainedModel(PUBLISHED["t5-base"], gradient_checkpointing=True)
+    difference = activation_bytes(model, 512, 128, True) - activation_bytes(model, 0, 128, True)
+    s, t, d, f, h = 512, 128, 768, 3072, 12
+    layer = 2 * 10 * d * s + 8 * d * s + 2 * h * s * s + 2 * f * s
+    decoder = 3 * 10 * d * t + 8 * d * t + 2 * h * t * t + 2 * f * t + 4 * d * t
+    assert difference == pytest.approx(2 * d * 12 * s + 10 * d * s + layer - decoder)
+
+
+def test_buckets_are_allocated_whole():
+    assert memory(Zero(1), 8).buckets == 2 * 500_000_000
+    assert memory(Zero(2, reduce_bucket=10**7), 8).buckets == 2 * 2 * 10**7
