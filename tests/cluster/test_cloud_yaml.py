@@ -1,6 +1,6 @@
 """aws.yaml, gcp.yaml and azure.yaml against Ray's own schema and preparation, the clouds' own keys, and our rules.
 
-Ray checks neither what stands in ``provider`` nor in ``node_config``; a wrong key there is noticed in the cloud, or never.
+Ray checks neither what stands in ``provider`` nor in ``node_config``: a wrong key there shows in the cloud, or never.
 """
 
 import copy
