@@ -32,6 +32,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 _START_S = 20.0
+# Control groups of version 1; where a machine has version 2 only, hosts cannot be limited.
+_CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
 
 
 class HostsError(Exception):
@@ -42,7 +44,8 @@ class Hosts:
     """A set of hosts. Two sets stand beside each other if all of folder, prefix and network differ.
 
     folder: state, and the set's ssh key. prefix: of the network namespaces' names. network: first three bytes of the
-    addresses. shared: folders that all hosts see as they are.
+    addresses. shared: folders that all hosts see as they are. memory: the most that a host's files may take. cpus: the most
+    processor time a host may take, in cores; None: no limit.
     """
 
     def __init__(
@@ -52,8 +55,12 @@ class Hosts:
         network: str = "10.77.0",
         shared: tuple[Path, ...] = (),
         memory: str = "6g",
+        cpus: float | None = None,
     ):
-        self.folder, self.prefix, self.network, self.shared, self.memory = folder, prefix, network, shared, memory
+        self.folder, self.prefix, self.network, self.shared = folder, prefix, network, shared
+        self.memory, self.cpus = memory, cpus
+        # Those that this process started itself, and so has to wait for when they end.
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def opened(cls, folder: Path) -> Hosts:
@@ -67,7 +74,7 @@ class Hosts:
         except FileNotFoundError:
             raise HostsError(f"no hosts are up in {folder}: `hosts.py up head w1 w2` makes some") from None
         shared = tuple(Path(path) for path in state["shared"])
-        return cls(folder, state["prefix"], state["network"], shared, state["memory"])
+        return cls(folder, state["prefix"], state["network"], shared, state["memory"], state["cpus"])
 
     @property
     def names(self) -> dict[str, str]:
@@ -85,6 +92,8 @@ class Hosts:
         if (self.folder / "state.json").exists():
             raise HostsError(f"hosts are up in {self.folder} already: take them down first, or give another --folder")
         check_possible()
+        if self.cpus is not None and not (_CPU_GROUPS / "cpu.cfs_quota_us").exists():
+            raise HostsError(f"hosts cannot be limited to {self.cpus:g} cores here: {_CPU_GROUPS} is no control group")
         self.folder.mkdir(parents=True, exist_ok=True)
         addresses = {name: f"{self.network}.{i}" for i, name in enumerate(names, 1)}
         (self.folder / "names").write_text("".join(f"{name} {address}\n" for name, address in addresses.items()))
@@ -92,7 +101,7 @@ class Hosts:
         (self.folder / "etc_hosts").write_text("\n".join(table) + "\n")
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test hosts", "-f", str(self.folder / "key"))
         state = {"prefix": self.prefix, "network": self.network, "shared": [str(path) for path in self.shared]}
-        (self.folder / "state.json").write_text(json.dumps(state | {"memory": self.memory}))
+        (self.folder / "state.json").write_text(json.dumps(state | {"memory": self.memory, "cpus": self.cpus}))
         try:
             self._make_switch()
             for name, address in addresses.items():
@@ -143,13 +152,20 @@ class Hosts:
                 stderr=log,
                 start_new_session=True,
             )
+        self._children[host] = outer
         _wait_for(
             lambda: ready.exists() and ready.stat().st_size > 0,
             lambda: f"{host} did not start: {(self.folder / f'{host}.log').read_text().strip()}",
         )
         # `unshare` has one child: the first process of the host, PID 1 inside.
-        (pid,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-        (self.folder / f"{host}.pid").write_text(f"{pid} {_started_at(int(pid))}")
+        (pid,) = _below(outer.pid)
+        (self.folder / f"{host}.pid").write_text(f"{pid} {_started_at(pid)}")
+        if self.cpus is not None:
+            group = self._cpu_group(host)
+            group.mkdir(exist_ok=True)
+            (group / "cpu.cfs_quota_us").write_text(str(int(self.cpus * 100_000)))
+            for process in (pid, *_below(pid)):
+                (group / "cgroup.procs").write_text(str(process))
 
     def off(self, host: str) -> None:
         """Cut the power: every process of the host ends at once, without a word to anybody."""
@@ -158,7 +174,13 @@ class Hosts:
         if pid is None:
             raise HostsError(f"{host} is off")
         os.kill(pid, signal.SIGKILL)
+        self._wait_for_child(host)
         _wait_for(lambda: self.pid(host) is None, lambda: f"{host} does not end")
+
+    def _wait_for_child(self, name: str) -> None:
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.wait(timeout=_START_S)
 
     def pid(self, host: str) -> int | None:
         """Of the host's first process, as the machine sees it; None while it is off."""
@@ -176,7 +198,10 @@ class Hosts:
             raise HostsError(f"{host} is off")
         # The paths of the machine are not those of a host.
         clean = ["env", "-u", "TMPDIR", "-u", "VIRTUAL_ENV", "HOME=/root", f"HOSTNAME={host}"]
-        return ["nsenter", "-t", str(pid), "-m", "-p", "-n", "-u", "-i", "-r", "-w", *clean, *words]
+        command = ["nsenter", "-t", str(pid), "-m", "-p", "-n", "-u", "-i", "-r", "-w", *clean, *words]
+        if self.cpus is None:
+            return command
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._cpu_group(host) / "cgroup.procs"), *command]
 
     def cut(self, host: str) -> None:
         self._ip("sw", "link", "set", self._cable(host), "down")
@@ -199,6 +224,7 @@ class Hosts:
         relay = subprocess.Popen(
             [*command, str(delay_ms)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
+        self._children[f"{host}.relay"] = relay
         (self.folder / f"{host}.relay").write_text(str(relay.pid))
         _wait_for(lambda: self._has_link(ends[1]), lambda: f"the relay of {host} did not start")
         self._ip("sw", "link", "set", ends[0], "master", f"x-{host}", "up")
@@ -211,6 +237,7 @@ class Hosts:
             raise HostsError(f"{host} is not slow")
         self.undrop(host)
         os.kill(int(relay.read_text()), signal.SIGTERM)
+        self._wait_for_child(relay.name)
         relay.unlink()
         self._ip("sw", "link", "del", f"x-{host}")
 
@@ -230,6 +257,8 @@ class Hosts:
                 self.unslow(host)
             if self.pid(host) is not None:
                 self.off(host)
+            if self._cpu_group(host).is_dir():
+                self._cpu_group(host).rmdir()
         spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
         for name in (line.split()[0] for line in spaces.splitlines()):
             if name in {self._space(host) for host in (*self.names, "sw")}:
@@ -238,6 +267,9 @@ class Hosts:
 
     def _space(self, host: str) -> str:
         return f"{self.prefix}-{host}"
+
+    def _cpu_group(self, host: str) -> Path:
+        return _CPU_GROUPS / self._space(host)
 
     def _cable(self, host: str) -> str:
         self.address(host)
@@ -275,6 +307,11 @@ def _started_at(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def _below(pid: int) -> list[int]:
+    """Children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _run(*command: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -294,7 +331,8 @@ def main() -> int:
     try:
         if options.verb == "up":
             shared = tuple(path.resolve() for path in options.shared)
-            Hosts(options.folder, options.prefix, options.network, shared, options.memory).up(options.words)
+            made = Hosts(options.folder, options.prefix, options.network, shared, options.memory, options.cpus)
+            made.up(options.words)
             return 0
         hosts = Hosts.opened(options.folder)
         if options.verb == "in":
@@ -322,6 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", default="10.77.0", help="up: first three bytes of the addresses")
     parser.add_argument("--shared", type=Path, action="append", default=[], help="up: a folder that all hosts share")
     parser.add_argument("--memory", default="6g", help="up: most that a host's files may take")
+    parser.add_argument("--cpus", type=float, help="up: most cores' worth of time that a host may take")
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     return parser
