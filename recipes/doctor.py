@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from recipes.command import exit_code
 
@@ -36,7 +37,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.config is not None:
         config = load_config(options.config, options.overrides)
         scaling, place = config.scaling, Storage(config.run.storage_path)
-    with chatter(), ray_cluster(scaling, _say, check_room=False):
+    # Kept from before Ray's chatter is led away.
+    say = partial(print, file=sys.stderr, flush=True)
+    with chatter(), ray_cluster(scaling, say, check_room=False):
         found = examine(scaling, place)
     width = max(len(each.subject) for each in found)
     for each in found:
@@ -46,10 +49,6 @@ def _run(options: argparse.Namespace) -> int:
     bad = sum(each.level == "bad" for each in found)
     print(f"{bad} of {len(found)} checks failed" if bad else f"all {len(found)} checks passed")
     return 1 if bad else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

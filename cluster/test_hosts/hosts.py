@@ -8,6 +8,7 @@
     sudo python3 cluster/test_hosts/hosts.py cut w1 | mend w1      # the cable: its interface loses the carrier
     sudo python3 cluster/test_hosts/hosts.py slow w1 50 | unslow w1           # milliseconds each way
     sudo python3 cluster/test_hosts/hosts.py rate w1 100mbit | rate w1 off    # both ways
+    sudo python3 cluster/test_hosts/hosts.py limit w1 0.5 | limit w1 off      # cores for what runs there now
     sudo python3 cluster/test_hosts/hosts.py ls | down
 
 A host is a set of namespaces (network, PID, mount, UTS, IPC) with an address, a host name, an sshd and a file system of
@@ -20,6 +21,7 @@ Needed: root, a kernel with overlayfs; Debian: apt-get install iproute2 openssh-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -34,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 _START_S = 20.0
 # Control groups of version 1; where a machine has version 2 only, hosts cannot be limited.
 _CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
+_PERIOD_US = 10_000
 
 
 class HostsError(Exception):
@@ -44,8 +47,7 @@ class Hosts:
     """A set of hosts. Two sets stand beside each other if all of folder, prefix and network differ.
 
     folder: state, and the set's ssh key. prefix: of the network namespaces' names. network: first three bytes of the
-    addresses. shared: folders that all hosts see as they are. memory: the most that a host's files may take. cpus: the most
-    processor time a host may take, in cores; None: no limit.
+    addresses. shared: folders that all hosts see as they are. memory: the most that a host's files may take.
     """
 
     def __init__(
@@ -55,10 +57,8 @@ class Hosts:
         network: str = "10.77.0",
         shared: tuple[Path, ...] = (),
         memory: str = "6g",
-        cpus: float | None = None,
     ):
-        self.folder, self.prefix, self.network, self.shared = folder, prefix, network, shared
-        self.memory, self.cpus = memory, cpus
+        self.folder, self.prefix, self.network, self.shared, self.memory = folder, prefix, network, shared, memory
         # Those that this process started itself, and so has to wait for when they end.
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -74,7 +74,7 @@ class Hosts:
         except FileNotFoundError:
             raise HostsError(f"no hosts are up in {folder}: `hosts.py up head w1 w2` makes some") from None
         shared = tuple(Path(path) for path in state["shared"])
-        return cls(folder, state["prefix"], state["network"], shared, state["memory"], state["cpus"])
+        return cls(folder, state["prefix"], state["network"], shared, state["memory"])
 
     @property
     def names(self) -> dict[str, str]:
@@ -92,8 +92,6 @@ class Hosts:
         if (self.folder / "state.json").exists():
             raise HostsError(f"hosts are up in {self.folder} already: take them down first, or give another --folder")
         check_possible()
-        if self.cpus is not None and not (_CPU_GROUPS / "cpu.cfs_quota_us").exists():
-            raise HostsError(f"hosts cannot be limited to {self.cpus:g} cores here: {_CPU_GROUPS} is no control group")
         self.folder.mkdir(parents=True, exist_ok=True)
         addresses = {name: f"{self.network}.{i}" for i, name in enumerate(names, 1)}
         (self.folder / "names").write_text("".join(f"{name} {address}\n" for name, address in addresses.items()))
@@ -101,7 +99,7 @@ class Hosts:
         (self.folder / "etc_hosts").write_text("\n".join(table) + "\n")
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test hosts", "-f", str(self.folder / "key"))
         state = {"prefix": self.prefix, "network": self.network, "shared": [str(path) for path in self.shared]}
-        (self.folder / "state.json").write_text(json.dumps(state | {"memory": self.memory, "cpus": self.cpus}))
+        (self.folder / "state.json").write_text(json.dumps(state | {"memory": self.memory}))
         try:
             self._make_switch()
             for name, address in addresses.items():
@@ -160,12 +158,6 @@ class Hosts:
         # `unshare` has one child: the first process of the host, PID 1 inside.
         (pid,) = _below(outer.pid)
         (self.folder / f"{host}.pid").write_text(f"{pid} {_started_at(pid)}")
-        if self.cpus is not None:
-            group = self._cpu_group(host)
-            group.mkdir(exist_ok=True)
-            (group / "cpu.cfs_quota_us").write_text(str(int(self.cpus * 100_000)))
-            for process in (pid, *_below(pid)):
-                (group / "cgroup.procs").write_text(str(process))
 
     def off(self, host: str) -> None:
         """Cut the power: every process of the host ends at once, without a word to anybody."""
@@ -198,10 +190,7 @@ class Hosts:
             raise HostsError(f"{host} is off")
         # The paths of the machine are not those of a host.
         clean = ["env", "-u", "TMPDIR", "-u", "VIRTUAL_ENV", "HOME=/root", f"HOSTNAME={host}"]
-        command = ["nsenter", "-t", str(pid), "-m", "-p", "-n", "-u", "-i", "-r", "-w", *clean, *words]
-        if self.cpus is None:
-            return command
-        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._cpu_group(host) / "cgroup.procs"), *command]
+        return ["nsenter", "-t", str(pid), "-m", "-p", "-n", "-u", "-i", "-r", "-w", *clean, *words]
 
     def cut(self, host: str) -> None:
         self._ip("sw", "link", "set", self._cable(host), "down")
@@ -249,6 +238,24 @@ class Hosts:
             if rate != "off":
                 limit = ["tbf", "rate", rate, "burst", "128kb", "latency", "100ms"]
                 _run(*discipline, "add", "dev", link, "root", *limit)
+
+    def limit(self, host: str, cpus: str) -> None:
+        """The most processor time that all that runs in the host now, and what that starts, may take: cores, or ``off``.
+
+        What `in` starts afterwards is not counted.
+        """
+        pid, group = self.pid(host), self._cpu_group(host)
+        if pid is None:
+            raise HostsError(f"{host} is off")
+        if not (_CPU_GROUPS / "cpu.cfs_quota_us").exists():
+            raise HostsError(f"hosts cannot be limited here: {_CPU_GROUPS} is no control group of version 1")
+        group.mkdir(exist_ok=True)
+        # Short periods: a host that has used its time up must not keep the others waiting long.
+        (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+        (group / "cpu.cfs_quota_us").write_text("-1" if cpus == "off" else str(int(float(cpus) * _PERIOD_US)))
+        for process in _tree(pid):
+            with contextlib.suppress(ProcessLookupError):
+                (group / "cgroup.procs").write_text(str(process))
 
     def down(self) -> None:
         """Stop all hosts and leave nothing of them."""
@@ -308,8 +315,18 @@ def _started_at(pid: int) -> int | None:
 
 
 def _below(pid: int) -> list[int]:
-    """Children of a process."""
+    """Children of a process of one thread."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for process in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            tasks = Path(f"/proc/{process}/task").iterdir()
+            found += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return found
 
 
 def _run(*command: str) -> None:
@@ -331,8 +348,7 @@ def main() -> int:
     try:
         if options.verb == "up":
             shared = tuple(path.resolve() for path in options.shared)
-            made = Hosts(options.folder, options.prefix, options.network, shared, options.memory, options.cpus)
-            made.up(options.words)
+            Hosts(options.folder, options.prefix, options.network, shared, options.memory).up(options.words)
             return 0
         hosts = Hosts.opened(options.folder)
         if options.verb == "in":
@@ -354,13 +370,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = ("up", "in", "on", "off", "cut", "mend", "drop", "undrop", "slow", "unslow", "rate", "ls", "down")
+    verbs = ("up", "in", "on", "off", "cut", "mend", "drop", "undrop", "slow", "unslow", "rate", "limit", "ls", "down")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/test_hosts"), help="of the set's state")
     parser.add_argument("--prefix", default="t5h", help="up: of the namespaces' names")
     parser.add_argument("--network", default="10.77.0", help="up: first three bytes of the addresses")
     parser.add_argument("--shared", type=Path, action="append", default=[], help="up: a folder that all hosts share")
     parser.add_argument("--memory", default="6g", help="up: most that a host's files may take")
-    parser.add_argument("--cpus", type=float, help="up: most cores' worth of time that a host may take")
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     return parser

@@ -34,10 +34,7 @@ _NODES_S = 180.0
 
 
 class Lab:
-    """Hosts head, w1, w2, ... and op, from where the cluster is operated. shared: what all of them mount.
-
-    cpus: see `Hosts`.
-    """
+    """Hosts head, w1, w2, ... and op, from where the cluster is operated. shared: what all of them mount."""
 
     def __init__(
         self,
@@ -46,11 +43,10 @@ class Lab:
         num_workers: int = 2,
         prefix: str = "t5l",
         network: str = "10.78.0",
-        cpus: float | None = None,
     ):
         self.workers = [f"w{i}" for i in range(1, num_workers + 1)]
         self.shared = shared
-        self.hosts = Hosts(folder, prefix, network, (shared,), cpus=cpus)
+        self.hosts = Hosts(folder, prefix, network, (shared,))
         self._bin = Path(sys.executable).parent
 
     @property

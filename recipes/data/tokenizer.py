@@ -220,7 +220,7 @@ def saved_tokenizer(config: TokenizerBlock) -> TextTokenizer:
     from transformers import AutoTokenizer  # seconds; only when needed
 
     try:
-        theirs = AutoTokenizer.from_pretrained(path, local_files_only=config.kind == "folder")
+        theirs = AutoTokenizer.from_pretrained(path, local_files_only=config.kind == "folder", trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds, with many lines
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"data.tokenizer.path: {path}: no tokenizer could be read: {reason}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 from recipes.config import ModelBlock, OptimizerBlock, ShapeBlock
@@ -72,16 +73,22 @@ def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
     origin = block.folder or block.hub
     options: dict[str, Any] = {"local_files_only": True} if block.folder else {"revision": block.revision}
     try:
-        config = AutoConfig.from_pretrained(origin, **options)
+        config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
         if config.model_type not in ("t5", "mt5"):
             raise UserError(f"model {origin} is a {config.model_type}, not a T5")
         config.model_type = "t5"
         if block.dropout_rate is not None:
             config.dropout_rate = block.dropout_rate
         return T5ForConditionalGeneration.from_pretrained(
-            origin, config=config, dtype=torch.float32, attn_implementation="sdpa", **options
+            origin,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            # Where there is no safetensors file: a pickle of tensors, and of nothing that could run.
+            weights_only=True,
+            **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
