@@ -136,7 +136,7 @@ def taus(results: dict[str, Any]) -> Figure:
             steps = [int(step) for step in found]
             axes.plot(steps, [found[str(step)][1] for step in steps], label=score, **style, **MARKER)
         axes.axhline(result["ceiling"], color=GREY, linewidth=1.0, linestyle=":")
-        axes.set(title=TASKS[task], xlabel="rung, update", xticks=steps, ylim=(0, 1))
+        axes.set(title=TASKS[task], xlabel="rung, update", xticks=steps, ylim=(-0.4, 1))
     grid[0][0].set_ylabel("Kendall's tau with the true order\n(dotted: one seed's own final order)")
     grid[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

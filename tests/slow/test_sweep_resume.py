@@ -103,14 +103,16 @@ def test_a_sweep_killed_twice_is_the_unbroken_one(place, unbroken):
     assert answers[0] == answers[1]
 
 
-def test_sigterm_stops_with_checkpoints_and_the_same_command_goes_on(place, unbroken):
-    arguments = small_sweep(place / "pairs.jsonl", place / "stopped", *ONE_AT_A_TIME, "base.checkpoint.every_steps=100")
-    folder = place / "stopped" / "small"
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_with_checkpoints_and_the_same_command_goes_on(place, unbroken, sent, code):
+    storage = place / f"stopped_{code}"
+    arguments = small_sweep(place / "pairs.jsonl", storage, *ONE_AT_A_TIME, "base.checkpoint.every_steps=100")
+    folder = storage / "small"
     process = start(arguments)
     wait_until(lambda: step_of(folder, "001") >= 2, 300)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert "stopped; the same command with sweep.resume=auto goes on with" in err.splitlines()[-1]
     cut_off = [run.name for run in Ledger(Storage(folder)).trials() if not run.ended_for_good]
     if cut_off:

@@ -8,6 +8,7 @@ from recipes.storage import Storage
 from recipes.sweeping.answer import find_answer
 from recipes.sweeping.conduct import Sweep, prepare_sweep
 from recipes.sweeping.kendall import kendall_tau
+from recipes.sweeping.report_pictures import Curve, Heights
 from recipes.sweeping.results import write_results
 from recipes.sweeping.sweep_config import load_sweep
 from tests.sweeping.small_sweep import small_sweep
@@ -85,3 +86,40 @@ def test_kendalls_tau():
     # scipy.stats.kendalltau([1, 2, 2, 4], [1, 3, 2, 4]).statistic
     assert kendall_tau([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9128709, abs=1e-6)
     assert kendall_tau([1, 1], [1, 2]) is None
+
+
+def curve(name, loss=None, state="finished", rungs=(), step=16):
+    return Curve(name, "cosine", None, loss, state, False, step, [], list(rungs))
+
+
+CURVES = [
+    curve("a", 3.0),
+    curve("b", 2.5),
+    # Scores at rungs below all final losses: they are projections, not losses.
+    curve("early", state="stopped", rungs=[(4, 1.5)], step=4),
+    curve("worse early", state="stopped", rungs=[(4, 1.6)], step=4),
+    curve("late", state="stopped", rungs=[(4, 1.2), (8, 1.9)], step=8),
+    curve("broken", state="failed", rungs=[(4, 1.0)], step=5),
+    curve("new", state="running", step=1),
+]
+
+
+def test_a_stopped_trial_never_ranks_before_a_finished_one():
+    ranked = sorted((each for each in CURVES if each.standing is not None), key=lambda each: each.standing)
+    assert [each.name for each in ranked] == ["b", "a", "late", "early", "worse early"]
+    assert [each.outcome for each in ranked[:3]] == ["2.500", "3.000", "stopped at 8"]
+
+
+def test_stopped_and_failed_trials_stand_in_lanes_above_all_losses():
+    heights = Heights.of(CURVES)
+    assert heights.lanes == ("at 8", "at 4", "failed")
+    at = {each.name: heights.of_curve(each) for each in CURVES}
+    assert (at["a"], at["b"], at["new"]) == (3.0, 2.5, None)
+    assert at["a"] < at["late"] < at["early"] == at["worse early"] < at["broken"]
+
+
+def test_a_loss_far_off_does_not_press_the_others_together():
+    curves = [curve(str(i), 2.0 + 0.01 * i) for i in range(60)] + [curve("far", 50.0)]
+    heights = Heights.of(curves)
+    assert heights.top < 3
+    assert heights.of_curve(curves[-1]) == heights.top
