@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,20 @@ _OURS = ("recipes", "lrsched")
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Of the command, with one line where it fails: as ``work`` says, 1 a fault, 2 a wrong input, 130 Ctrl-C."""
+    """Of the command, with one line where it fails: as ``work`` says, 1 a fault, 2 a wrong input, 130 Ctrl-C.
+
+    Does not return where a call of Ray's has not: Python would wait for it, or crash in it.
+    """
+    code = _exit_code(work)
+    launching = sys.modules.get("recipes.launching.ray_cluster")
+    if launching is not None and launching.joins_cluster() and launching.waits_in_ray():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(work: Callable[[], int]) -> int:
     try:
         return work()
     except UserError as error:

@@ -15,7 +15,7 @@ from recipes.config import ScalingBlock
 from recipes.errors import RunFailed
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
-from recipes.launching.ray_cluster import needed_resources, ray_cluster, start_beside_me
+from recipes.launching.ray_cluster import IN_RAY, needed_resources, ray_cluster, start_beside_me
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
 from recipes.storage import Storage
@@ -55,7 +55,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         before_training()
         trainer = _trainer(job, channel)
         outcome = _Outcome()
-        threading.Thread(target=outcome.run, args=(trainer,), daemon=True).start()
+        threading.Thread(target=outcome.run, args=(trainer,), name=IN_RAY, daemon=True).start()
         watch = _Watch(outcome.known, channel, terminal, job.config.scaling)
         try:
             watch.until_over()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from recipes.storage import Storage
 # For the actors of a job that has just been killed to be gone.
 _GONE_S = 10.0
 _POLL_S = 0.5
+# Name of threads that call Ray and cannot be told to stop.
+IN_RAY = "in_ray"
 # Ray's own default, in its job supervisor.
 _JOB_STOP_WAIT_S = 3
 
@@ -35,6 +38,11 @@ def _mind_job_stop(scaling: ScalingBlock, say: Callable[[str], None]) -> None:
             f"`ray job stop` would kill this command after {wait_s} s, perhaps before its last checkpoint (scaling.stop_grace_s is "
             f"{scaling.stop_grace_s}): submit with --runtime-env cluster/job.yaml"
         )
+
+
+def waits_in_ray() -> bool:
+    """Whether a thread of this process is inside a call of Ray's that does not return."""
+    return any(thread.name == IN_RAY and thread.is_alive() for thread in threading.enumerate())
 
 
 def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
@@ -78,7 +86,10 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
             _check_enough(ray.cluster_resources(), scaling, "the cluster")
         yield
     finally:
-        ray.shutdown()
+        # A thread that waits inside Ray for what will never come does not survive a shutdown, and takes the process with it.
+        # A cluster ends what a command has left when its process ends; only a Ray of its own needs to be told.
+        if not (joins_cluster() and waits_in_ray()):
+            ray.shutdown()
 
 
 def start_beside_me(kind: type, folder: Storage) -> Any:

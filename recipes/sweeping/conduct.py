@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -22,6 +22,7 @@ from recipes.sweeping.answer import Answer, best_trials, find_answer
 from recipes.sweeping.board import Board
 from recipes.sweeping.definition import check_folder, write_definition
 from recipes.sweeping.ledger import Ledger, RunRecord
+from recipes.sweeping.promotion import to_call_back
 from recipes.sweeping.rungs import rung_steps
 from recipes.sweeping.search import Search, make_search
 from recipes.sweeping.space import parse_space
@@ -57,7 +58,23 @@ class Sweep:
     def is_over(self) -> bool:
         """Whether nothing is left to run."""
         everything_ended = all(run.ended_for_good for run in self.ledger.runs.values())
-        return everything_ended and len(self.ledger.trials()) == self.search.num_trials and not self.missing_finals()
+        if not everything_ended or len(self.ledger.trials()) < self.search.num_trials or self.missing_finals():
+            return False
+        return not self.pauses or self.to_call_back() is None
+
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that stops at a rung may be called back."""
+        return self.config.scheduler.kind == "asha" and self.config.scheduler.rule == "promote"
+
+    def to_call_back(self, busy: Collection[str] = ()) -> RunRecord | None:
+        """The paused trial to go on with, before any new one. busy: names of those that still run."""
+        trials = self.ledger.trials()
+        all_done = all(run.ended_for_good and run.name not in busy for run in trials)
+        num_finished = sum(run.state == "finished" for run in trials)
+        # The final seeds compare so many.
+        too_few = num_finished < max(1, self.config.final.top_k) and all_done and len(trials) == self.search.num_trials
+        return to_call_back(trials, self.rungs[:-1], self.config.scheduler.reduction_factor, busy, too_few)
 
     def missing_finals(self) -> list[tuple[RunRecord, int]]:
         """The best trials so far and the seeds they have no run with yet."""
@@ -148,6 +165,8 @@ class _Conductor:
         self.ledger = sweep.ledger
         self._stopping = False
         self._handed_out: set[str] = set()
+        # Those whose processes have not let go of them yet.
+        self._at_work: set[str] = set()
         stops = sweep.config.scheduler.kind == "asha"
         self.table = Table(
             self.ledger,
@@ -161,9 +180,10 @@ class _Conductor:
     def run(self) -> None:
         """All in one experiment of Tune's, so that the processes of the search go on with the final seeds."""
         num_open = sum(not run.ended_for_good for run in self.ledger.runs.values())
-        num_new = self.sweep.search.num_trials - len(self.ledger.trials())
         final = self.sweep.config.final
-        most = num_open + num_new + final.top_k * final.num_seeds
+        # A trial that pauses is a new one to Tune each time it goes on.
+        times = len(self.sweep.rungs) if self.sweep.pauses else 1
+        most = times * (num_open + self.sweep.search.num_trials) + final.top_k * final.num_seeds
         experiment = TuneExperiment(
             name=f"attempt_{time.time_ns() // 1_000_000}",
             folder=self.sweep.folder / "tune",
@@ -187,6 +207,9 @@ class _Conductor:
         if experiment.error is not None:
             error = experiment.error
             raise RunFailed(f"Ray Tune failed: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[-1]}")
+        if self.sweep.pauses:
+            for run in self.ledger.trials():
+                self._clear(run)
 
     def _scheduler(self) -> Any:
         from recipes.sweeping.schedulers import AllToTheEnd, Asha, Desk
@@ -205,10 +228,14 @@ class _Conductor:
         return None
 
     def _next_trial(self) -> str | None:
-        """One that was cut off, or a new one."""
+        """One that was cut off, one that is called back, or a new one."""
         for run in self.ledger.trials():
             if not run.ended_for_good and run.name not in self._handed_out:
                 return run.name
+        back = self.sweep.to_call_back(self._at_work) if self.sweep.pauses else None
+        if back is not None:
+            self.ledger.called_back(back.name)
+            return back.name
         number = len(self.ledger.trials())
         if number >= self.sweep.search.num_trials:
             return None
@@ -217,7 +244,7 @@ class _Conductor:
 
     def _next_final(self) -> str | None:
         """One of the best trials with another seed, once all trials have ended."""
-        if not all(run.ended_for_good for run in self.ledger.trials()):
+        if not all(run.ended_for_good and run.name not in self._at_work for run in self.ledger.trials()):
             return ""
         for run, seed in self.sweep.missing_finals():
             self.ledger.drawn(trial_name(run.trial, seed), run.trial, run.point, seed)
@@ -238,18 +265,25 @@ class _Conductor:
             return False
         write_description(job, environment_json())
         rungs = [step for step in self.sweep.rungs[:-1] if step not in run.rungs] if run.seed is None else []
-        order = Order(run.name, job, self.sweep.config.scoring.scoring, tuple(rungs))
+        order = Order(run.name, job, self.sweep.config.scoring.scoring, tuple(rungs), self.sweep.pauses)
         ray.get(self.board.order.remote(run.name, order))
         self.ledger.started(run.name)
+        self._at_work.add(run.name)
         return True
 
     def _ended(self, name: str) -> None:
         run = self.ledger.runs[name]
+        self._at_work.discard(name)
         if not run.ended_for_good and not self._stopping:
             self.ledger.failed(name, run.step, "ended without saying how")
+        if run.state == "finished" or not self.sweep.pauses:
+            self._clear(run)
+
+    def _clear(self, run: RunRecord) -> None:
+        """Delete the checkpoints of a run that needs none any more."""
         if run.state in ("stopped", "finished") and not self.sweep.config.sweep.keep_checkpoints:
             place = TRIALS if run.seed is None else FINALS
-            (self.sweep.folder / place / name).delete_folder("checkpoints")
+            (self.sweep.folder / place / run.name).delete_folder("checkpoints")
 
     def _watch(self) -> None:
         import ray

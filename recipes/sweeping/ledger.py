@@ -6,6 +6,7 @@ Tune forgets a scheduler's rungs when its process dies; the ledger does not. ``l
     {"event": "started", "run": "003"}                                           handed to a process, also after a resume
     {"event": "rung", "run": "003", "step": 90, "score": 4.6, "raw": 4.8, "extra_updates": 9, "seconds": 2.1,
      "goes_on": true}                                                             scored, and what was decided
+    {"event": "called_back", "run": "003"}                                       goes on after all, from where it paused
     {"event": "finished", "run": "003", "step": 270, "score": 4.2}               trained to the end
     {"event": "failed", "run": "003", "step": 41, "message": "..."}              will not be tried again
 
@@ -32,7 +33,7 @@ class RunRecord:
     """All that is known of one run.
 
     trial: its number, seed: None for the trial itself. state: waiting, running (now, or when the sweep was last
-    cut off), stopped (at a rung), finished or failed. score: the held-out loss of a finished one. starts, ended:
+    cut off), stopped (at a rung; it may be called back), finished or failed. score: the held-out loss of a finished one. starts, ended:
     seconds since 1970.
     """
 
@@ -92,6 +93,9 @@ class Ledger:
         """score: the fields of a `RungScore`."""
         self._add({"event": "rung", "run": name, **score, "goes_on": goes_on})
 
+    def called_back(self, name: str) -> None:
+        self._add({"event": "called_back", "run": name})
+
     def finished(self, name: str, step: int, score: float) -> None:
         self._add({"event": "finished", "run": name, "step": step, "score": score})
 
@@ -116,6 +120,9 @@ class Ledger:
         if kind == "started":
             run.state = "running"
             run.starts.append(when)
+            return
+        if kind == "called_back":
+            run.state, run.ended = "waiting", None
             return
         run.step = max(run.step, event["step"])
         if kind == "rung":

@@ -11,6 +11,7 @@ import numpy as np
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from recipes.sweeping.ledger import Ledger, RunRecord
+from recipes.sweeping.promotion import goes_straight_on
 from recipes.sweeping.rungs import in_best_part
 from recipes.sweeping.sweep_config import SchedulerBlock
 
@@ -88,7 +89,7 @@ class Asha(_NotKept, ASHAScheduler):
             reduction_factor=settings.reduction_factor,
             brackets=settings.brackets,
         )
-        self._desk, self._seed, self._strict = desk, seed, settings.rule == "strict"
+        self._desk, self._seed, self._rule = desk, seed, settings.rule
         for number, bracket in enumerate(self._brackets):
             # Tune's own list, highest first; its logarithm of max_t / grace_period may round a rung away.
             bracket._rungs = [(step, {}) for step in reversed(rungs[number:-1])]
@@ -108,13 +109,14 @@ class Asha(_NotKept, ASHAScheduler):
 
     def _goes_on(self, name: str, step: int, score: float) -> bool:
         bracket = self._bracket(self._desk.ledger.runs[name])
-        if self._strict:
+        if self._rule != "percentile":
             recorded = dict(bracket._rungs).get(step)
             if recorded is None:
                 return True
             earlier = [-other for other in recorded.values()]
             recorded[name] = -score
-            return in_best_part(score, earlier, self._reduction_factor)
+            rule = in_best_part if self._rule == "strict" else goes_straight_on
+            return rule(score, earlier, self._reduction_factor)
         action = bracket.on_result(SimpleNamespace(trial_id=name), step, -score)
         return action == TrialScheduler.CONTINUE
 

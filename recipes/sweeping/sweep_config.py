@@ -54,10 +54,11 @@ class SchedulerBlock(Block):
     reduction_factor: Annotated[Count, Field(ge=2)] = Field(
         4, description="One of so many goes on at a rung; each rung has so many times the updates of the one before."
     )
-    rule: Literal["strict", "percentile"] = Field(
-        "strict",
-        description="asha: who goes on. strict: the best 1/reduction_factor of those at the rung so far, itself among them; "
-        "percentile: Tune's own rule, which lets more of the early ones through. Measured in docs/sweeps.md.",
+    rule: Literal["promote", "strict", "percentile"] = Field(
+        "promote",
+        description="asha: who goes on. promote: trials pause at a rung and are called back when they are among its best "
+        "1/reduction_factor; strict: those that are among them on arrival, the others are stopped for good; percentile: Tune's "
+        "own rule, which lets more of the early ones through. Measured in docs/sweeps.md.",
     )
     brackets: Count = Field(
         1, description="Trials are spread over so many brackets; each one's first rung is one rung later."
@@ -67,6 +68,8 @@ class SchedulerBlock(Block):
     def _rungs_given(self) -> SchedulerBlock:
         if self.kind == "asha" and self.grace_steps is None:
             raise ValueError("grace_steps is missing: the updates a trial gets before it may be stopped")
+        if self.kind == "asha" and self.rule == "promote" and self.brackets > 1:
+            raise ValueError("brackets are for rule: strict or percentile; promote has one")
         if self.kind == "fifo" and self.brackets > 1:
             raise ValueError("brackets are for kind: asha; fifo stops nobody")
         return self

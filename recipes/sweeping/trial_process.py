@@ -33,12 +33,16 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Order:
-    """A run to do. rungs: updates after which it is scored, without those it was scored at before a resume."""
+    """A run to do. rungs: updates after which it is scored, without those it was scored at before a resume.
+
+    pauses: a run that may not go on after a rung leaves a checkpoint, because it may be called back.
+    """
 
     name: str
     job: Job
     scoring: Scoring
     rungs: tuple[int, ...]
+    pauses: bool = False
 
 
 class Ended(Exception):
@@ -92,6 +96,7 @@ def _train(
     """The run on one rank; how it ended. An unforeseen error is told to the board and raised."""
     import ray
 
+    from recipes.training.loop import save
     from recipes.training.run import train
     from recipes.training.spikes import TooManySkipped
 
@@ -108,6 +113,8 @@ def _train(
         while (goes_on := ray.get(board.decision.remote(order.name, score.step))) is None:
             time.sleep(_POLL_S)
         if not goes_on:
+            if order.pauses:
+                save(held[0])
             raise Ended
 
     scorer = RungScorer(order.scoring, order.rungs, decide)

@@ -10,7 +10,7 @@ from typing import Any
 
 from recipes.config import ScalingBlock
 from recipes.errors import UserError
-from recipes.launching.ray_cluster import needed_resources
+from recipes.launching.ray_cluster import IN_RAY, needed_resources
 from recipes.storage import Storage
 from recipes.sweeping.trial_process import run_trial
 
@@ -68,7 +68,7 @@ class TuneExperiment:
         self._over, self.error = threading.Event(), None
         self._arguments = (name, folder, board, scheduler, scaling, max_concurrent, num_runs)
         self._next_run, self._ended = next_run, ended
-        threading.Thread(target=self._run, name="tune", daemon=True).start()
+        threading.Thread(target=self._run, name=IN_RAY, daemon=True).start()
 
     def wait(self, limit_s: float, watch: Callable[[], None]) -> bool:
         """Until all runs have ended, or the time is up; ``watch`` is called all along. Whether they have ended."""

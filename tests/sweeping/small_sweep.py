@@ -26,7 +26,7 @@ base:
   training: {{examples_per_update: 16, micro_batch_tokens: 400, eval_every_steps: 16, log_every_steps: 1, num_samples: 0, precision: fp32}}
   checkpoint: {{every_steps: 4}}
 {space}
-scheduler: {{kind: asha, grace_steps: 4, reduction_factor: 2}}
+scheduler: {{kind: asha, grace_steps: 4, reduction_factor: 2, rule: strict}}
 scoring: {{method: annealed, branch_ratio: 0.25}}
 final: {{top_k: 2, num_seeds: 2}}
 """,
