@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,22 @@ def main() -> None:
     parser.add_argument("truth", type=Path, help="of one task")
     parser.add_argument("--sweeps", type=int, default=3, help="of each score")
     parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES))
+    parser.add_argument("--rule", choices=["promote", "strict"], default="promote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--multi30k", type=Path, default=Path("../shared/data/multi30k_en_de"))
     options = parser.parse_args()
     ((name, records),) = replay.read([options.truth]).items()
     lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.is_file() else []
-    done = {(line["task"], line["score"], line["sweep"]) for line in lines}
+    done = {(line["task"], line["rule"], line["score"], line["sweep"]) for line in lines}
     with tempfile.TemporaryDirectory(prefix="real_sweeps_") as temporary:
         base, peak_lr = task(name, Path(temporary).absolute(), options.multi30k)
         for number in range(1, options.sweeps + 1):
             for score in options.scores:
-                if (name, score, number) in done:
+                if (name, options.rule, score, number) in done:
                     continue
-                folder = run_sweep(base, peak_lr, score, number, TOTAL_STEPS[name], Path(temporary))
-                line = {"task": name, "score": score, "sweep": number} | judge(folder, records, score, number)
+                folder = run_sweep(base, peak_lr, options.rule, score, number, TOTAL_STEPS[name], Path(temporary))
+                line = {"task": name, "rule": options.rule, "score": score, "sweep": number}
+                line |= judge(folder, records, options.rule, score, number)
                 lines.append(line)
                 with options.out.open("a") as out:
                     out.write(json.dumps(line) + "\n")
@@ -74,15 +77,17 @@ def truth_seed(number: int) -> int:
     return 1 + (number - 1) % 3
 
 
-def run_sweep(base: dict[str, Any], peak_lr: float, score: str, number: int, total_steps: int, place: Path) -> Path:
+def run_sweep(
+    base: dict[str, Any], peak_lr: float, rule: str, score: str, number: int, total_steps: int, place: Path
+) -> Path:
     """One sweep by the real command; its folder."""
-    own = {"sweep": {"name": f"{score.replace(' ', '_')}_{number}", "storage_path": str(place), "seed": number}}
+    own = {"sweep": {"name": f"{rule}_{score.replace(' ', '_')}_{number}", "storage_path": str(place), "seed": number}}
     own["sweep"] |= {"num_trials": NUM_TRIALS, "max_concurrent": SLOTS}
     schedule = {"peak_lr": peak_lr, "total_steps": total_steps, "warmup": {"steps": "5%"}}
     config = own | {
         "base": base | {"run": {"name": "base", "seed": truth_seed(number)}, "schedule": schedule},
         "space": {"schedule": [as_family(block) for block in schedules(peak_lr, total_steps).values()]},
-        "scheduler": {"kind": "asha", "grace_steps": total_steps // PART, "reduction_factor": FACTOR},
+        "scheduler": {"kind": "asha", "grace_steps": total_steps // PART, "reduction_factor": FACTOR, "rule": rule},
         "scoring": SCORES[score],
         "final": {"top_k": 0},
     }
@@ -103,7 +108,7 @@ def as_family(block: dict[str, Any]) -> dict[str, Any]:
     return {"family": block["decay"]["shape"], **decay, "peak_lr": block["peak_lr"], "warmup": block.get("warmup")}
 
 
-def judge(folder: Path, records: list[replay.Record], score: str, number: int) -> dict[str, Any]:
+def judge(folder: Path, records: list[replay.Record], rule: str, score: str, number: int) -> dict[str, Any]:
     """What became of it against the truth, and against a replay of the same runs in the same order."""
     total_steps = records[0].total_steps
     names = list(schedules(1.0, total_steps))
@@ -117,9 +122,8 @@ def judge(folder: Path, records: list[replay.Record], score: str, number: int) -
     spent = sum(run.updates for run in ledger.trials())
     outcome = replay.Outcome([known[schedule_of[run.name]] for run in finished], spent)
     winner = min(finished, key=lambda run: run.score)
-    replayed = replay.stopping(
-        trials, score, rung_steps(total_steps // PART, FACTOR, total_steps), FACTOR, in_best_part, SLOTS
-    )
+    halving = partial(replay.stopping, goes_on=in_best_part) if rule == "strict" else replay.promotion
+    replayed = halving(trials, score, rung_steps(total_steps // PART, FACTOR, total_steps), FACTOR, slots=SLOTS)
     off = [run.score / known[schedule_of[run.name]].final - 1 for run in finished]
     best = min(true[trial.schedule] for trial in trials)
     times = [event for run in ledger.trials() for event in (run.starts[0], run.ended)]
@@ -148,10 +152,14 @@ def _families(folder: Path) -> tuple[Any, ...]:
 def table(lines: list[dict[str, Any]]) -> str:
     groups = defaultdict(list)
     for line in lines:
-        groups[line["task"], line["score"]].append(line)
-    rows = ["| task | score | sweeps | winner within 1 % | behind | best kept | updates | same winner as its replay |"]
-    rows.append("|---" * 8 + "|")
-    for (name, score), found in sorted(groups.items(), key=lambda item: (item[0][0], list(SCORES).index(item[0][1]))):
+        groups[line["task"], line["rule"], line["score"]].append(line)
+    rows = [
+        "| task | rule | score | sweeps | winner within 1 % | behind | best kept | updates | same winner as its replay |"
+    ]
+    rows.append("|---" * 9 + "|")
+    for (name, rule, score), found in sorted(
+        groups.items(), key=lambda item: (item[0][:2], list(SCORES).index(item[0][2]))
+    ):
         num = len(found)
 
         def count(key: str, found: list[dict[str, Any]] = found) -> int:
@@ -159,7 +167,7 @@ def table(lines: list[dict[str, Any]]) -> str:
 
         same = sum(line["winner"] == line["replay_winner"] for line in found)
         rows.append(
-            f"| {name} | {score} | {num} | {count('winner_close')} | {count('behind') / num:.2%} | {count('best_kept')} | "
+            f"| {name} | {rule} | {score} | {num} | {count('winner_close')} | {count('behind') / num:.2%} | {count('best_kept')} | "
             f"{count('spent') / num:.0%} | {same} |"
         )
     return "\n".join(rows)

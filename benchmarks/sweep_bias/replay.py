@@ -154,7 +154,7 @@ def stopping(
     return Outcome(finished, spent)
 
 
-def promotion(trials: list[Record], score: str, rungs: list[int], factor: int) -> Outcome:
+def promotion(trials: list[Record], score: str, rungs: list[int], factor: int, slots: int = SLOTS) -> Outcome:
     """ASHA as published (Li et al. 2020): a free slot takes a paused run up that is in the best 1/factor of its rung."""
     waiting, running, seen = list(reversed(trials)), [], [[] for _ in rungs]
     promoted: set[tuple[int, str]] = set()
@@ -174,7 +174,7 @@ def promotion(trials: list[Record], score: str, rungs: list[int], factor: int) -
 
     def fill(now: float) -> None:
         nonlocal order
-        while len(running) < SLOTS and (found := next_run()) is not None:
+        while len(running) < slots and (found := next_run()) is not None:
             level, trial = found
             cost = trial.costs[rungs[level]][score] if level < len(rungs) - 1 else 0
             length = rungs[level] - (rungs[level - 1] if level else 0) + cost
