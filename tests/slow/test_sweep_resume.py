@@ -61,6 +61,11 @@ def decisions(folder):
     ]
 
 
+def decided(folder, name):
+    """How often a run had to be started, had nothing been killed: once, and each time it was called back."""
+    return 1 + sum(event["event"] == "called_back" and event["run"] == name for event in events(folder))
+
+
 def _lives(process):
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
@@ -72,13 +77,21 @@ def step_of(folder, name):
 
 @pytest.fixture(scope="module")
 def unbroken(place):
-    finish(small_sweep(place / "pairs.jsonl", place / "unbroken", *ONE_AT_A_TIME))
-    return place / "unbroken" / "small"
+    finish(small_sweep(place / "pairs.jsonl", place / "strict_unbroken", *ONE_AT_A_TIME))
+    return place / "strict_unbroken" / "small"
 
 
-def test_a_sweep_killed_twice_is_the_unbroken_one(place, unbroken):
-    arguments = small_sweep(place / "pairs.jsonl", place / "killed", *ONE_AT_A_TIME)
-    folder = place / "killed" / "small"
+@pytest.fixture(scope="module")
+def unbroken_promoting(place):
+    finish(small_sweep(place / "pairs.jsonl", place / "promote_unbroken", *ONE_AT_A_TIME, "scheduler.rule=promote"))
+    return place / "promote_unbroken" / "small"
+
+
+@pytest.mark.parametrize("rule", ["strict", "promote"])
+def test_a_sweep_killed_twice_is_the_unbroken_one(place, rule, request):
+    unbroken = request.getfixturevalue("unbroken_promoting" if rule == "promote" else "unbroken")
+    arguments = small_sweep(place / "pairs.jsonl", place / f"{rule}_killed", *ONE_AT_A_TIME, f"scheduler.rule={rule}")
+    folder = place / f"{rule}_killed" / "small"
     for name, step in (("001", 6), ("004", 2)):
         process = start(arguments)
         family = []
@@ -94,10 +107,10 @@ def test_a_sweep_killed_twice_is_the_unbroken_one(place, unbroken):
     assert decisions(folder) == decisions(unbroken)
     started = [event["run"] for event in events(folder) if event["event"] == "started"]
     for name in before:
-        assert started.count(name) == 1 or name == "001"
-    assert started.count("004") == 2  # it was cut off, and went on from its own checkpoint
+        assert started.count(name) == decided(folder, name) or name == "001"
+    assert started.count("004") == decided(folder, "004") + 1  # cut off, it went on from its own checkpoint
     assert "winner: trial " in said
-    answers = [json.loads((place / name / "small" / "answer.json").read_text()) for name in ("killed", "unbroken")]
+    answers = [json.loads((each / "answer.json").read_text()) for each in (folder, unbroken)]
     for answer in answers:
         answer.pop("seconds_saved")
     assert answers[0] == answers[1]
