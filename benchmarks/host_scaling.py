@@ -32,7 +32,7 @@ from recipes.planning.zero import zero_of
 
 SOURCE_TOKENS, TARGET_TOKENS, EXAMPLES = 128, 32, 8
 RUNS = [(1, 1), (1, 2), (2, 2), (3, 2), (1, 4), (2, 4), (3, 4)]  # (ZeRO stage, hosts)
-_NUM_UPDATES = 15
+_NUM_UPDATES = 10
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="host_scaling_") as temporary:
-        lab = Lab(Path(temporary) / "hosts", Path(temporary) / "shared", 4, prefix="t5s", network="10.80.0")
+        lab = Lab(Path(temporary) / "hosts", Path(temporary) / "shared", 4, prefix="t5s", network="10.80.0", num_cpus=1)
         lab.up()
         try:
             for host in lab.workers:
@@ -75,7 +75,7 @@ schedule: {{peak_lr: 1.0e-3, total_steps: 100000}}
 training: {{examples_per_update: {EXAMPLES}, micro_batch_tokens: {EXAMPLES * (SOURCE_TOKENS + TARGET_TOKENS)}, log_every_steps: 1,
             eval_every_steps: 100000, num_samples: 0, precision: fp32}}
 checkpoint: {{every_steps: 100000}}
-scaling: {{cpus_per_worker: 2, stop_grace_s: 0}}
+scaling: {{cpus_per_worker: 1, stop_grace_s: 0}}
 """)
     return path
 

@@ -34,7 +34,10 @@ _NODES_S = 180.0
 
 
 class Lab:
-    """Hosts head, w1, w2, ... and op, from where the cluster is operated. shared: what all of them mount."""
+    """Hosts head, w1, w2, ... and op, from where the cluster is operated.
+
+    shared: what all of them mount. num_cpus: what Ray takes each worker host to have; None: what the machine has.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,9 @@ class Lab:
         num_workers: int = 2,
         prefix: str = "t5l",
         network: str = "10.78.0",
+        num_cpus: int | None = None,
     ):
+        self._num_cpus = num_cpus
         self.workers = [f"w{i}" for i in range(1, num_workers + 1)]
         self.shared = shared
         self.hosts = Hosts(folder, prefix, network, (shared,))
@@ -63,6 +68,8 @@ class Lab:
         config = yaml.safe_load((CHECKOUT / "cluster" / "on_prem.yaml").read_text())
         config["provider"] |= {"head_ip": _HEAD, "worker_ips": self.workers}
         config["auth"]["ssh_user"] = "root"
+        if self._num_cpus is not None:
+            config["worker_start_ray_commands"][-1] += f" --num-cpus={self._num_cpus}"
         (self.shared / "on_prem.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         self.do(_OPERATOR, "ray get-auth-token --generate && chmod 600 ~/.ray/auth_token")
         self.ray_up()

@@ -192,11 +192,24 @@ def test_a_worker_that_fails_is_one_line_with_its_log(head, place, jobs):
     )
 
 
-def test_a_sweep_as_a_job(head, place, jobs):
-    words = small_sweep(place / "pairs.jsonl", place / "runs", "sweep.num_trials=4", "final.top_k=1")
+def test_a_sweep_as_a_job_is_stopped_and_goes_on(head, place, jobs):
+    words = small_sweep(
+        place / "pairs.jsonl",
+        place / "runs",
+        *("sweep.num_trials=4", "final.top_k=1", "scheduler.rule=promote", "base.schedule.total_steps=60"),
+        "base.training.eval_every_steps=60",
+    )
+    folder = place / "runs" / "small"
+    _, job = submit(head, ["recipes.sweep", *words], "--no-wait")
+    wait_until(lambda: list(folder.glob("trials/*/metrics.jsonl")) or jobs.is_over(job), 120)
+    assert jobs.stop(job)
+    wait_until(lambda: jobs.is_over(job), 100)
+    assert "stopped; the same command with sweep.resume=auto goes on with" in jobs.logs(job)
+    wait_until(lambda: job_family(head) == [], 60)
+    assert not all(run.ended_for_good for run in Ledger(Storage(folder)).trials())
     result, job = submit(head, ["recipes.sweep", *words])
     assert result.returncode == 0, result.stdout
-    trials = Ledger(Storage(place / "runs" / "small")).trials()
+    trials = Ledger(Storage(folder)).trials()
     assert len(trials) == 4
     assert all(run.ended_for_good for run in trials)
     assert "winner: trial " in jobs.logs(job)
