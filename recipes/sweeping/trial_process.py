@@ -110,9 +110,7 @@ def _train(
             raise Diverged(f"diverged: held-out loss {score.score} at the rung of update {score.step}")
         if rank == 0:
             tell(asdict(score))
-        while (goes_on := ray.get(board.decision.remote(order.name, score.step))) is None:
-            time.sleep(_POLL_S)
-        if not goes_on:
+        if not _decision(board, order.name, score.step):
             if order.pauses:
                 save(held[0])
             raise Ended
@@ -149,12 +147,24 @@ def _train(
         return {"state": "failed", "step": step(), "message": str(error)}
     except Exception as error:
         logging.getLogger("recipes").error("worker %d failed", rank, exc_info=True)
-        found = describe_error(error, rank, log)
-        words = f"{found['kind']} at {found['where']}: {found['message'].splitlines()[0]} (log: {log})"
-        ray.get(board.put_failure.remote(order.name, step(), words))
+        ray.get(board.put_failure.remote(order.name, step(), _in_one_line(error, rank, log)))
         raise
     finally:
         _release(held)
+
+
+def _decision(board: Any, name: str, step: int) -> bool:
+    """The scheduler's, when it has come to it: whether the run goes on after a rung."""
+    import ray
+
+    while (goes_on := ray.get(board.decision.remote(name, step))) is None:
+        time.sleep(_POLL_S)
+    return goes_on
+
+
+def _in_one_line(error: Exception, rank: int, log: str) -> str:
+    found = describe_error(error, rank, log)
+    return f"{found['kind']} at {found['where']}: {found['message'].splitlines()[0]} (log: {log})"
 
 
 def _ended(summary: dict[str, Any]) -> dict[str, Any]:
