@@ -3,7 +3,8 @@
     sudo .venv/bin/python benchmarks/host_scaling.py [--cpus 0.4] [--json scaling.json]
 
 A cluster of test hosts (cluster/test_hosts); each may take so many cores' worth of time, so that more hosts are more
-processor. The same update of eight examples is trained on 1, 2 and 4 of them. The prediction knows the FLOP/s of the
+processor. Hosts that do not train compute for nothing meanwhile: two virtual CPUs may be one core, which is slower for
+each when both work. The same update of four examples is trained on 1, 2 and 4 of them. The prediction knows the FLOP/s of the
 run on one host and the all-reduce that recipes.doctor measures between the limited hosts, and nothing else.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -30,9 +32,10 @@ from recipes.planning.prediction import Batch, World, predict
 from recipes.planning.shapes import shape_of
 from recipes.planning.zero import zero_of
 
-SOURCE_TOKENS, TARGET_TOKENS, EXAMPLES = 128, 32, 8
-RUNS = [(1, 1), (1, 2), (2, 2), (3, 2), (1, 4), (2, 4), (3, 4)]  # (ZeRO stage, hosts)
-_NUM_UPDATES = 10
+SOURCE_TOKENS, TARGET_TOKENS, EXAMPLES = 128, 32, 4
+RUNS = [(1, 1), (1, 2), (3, 2), (1, 4), (2, 4), (3, 4)]  # (ZeRO stage, hosts)
+_WARM_UPDATES, _NUM_UPDATES = 3, 7
+_BURN = "import torch; torch.set_num_threads(1); x = torch.randn(256, 256)\nwhile True: x @ x"
 
 
 def main() -> None:
@@ -100,17 +103,39 @@ def update_s(lab: Lab, config: Path, stage: int, hosts: int) -> float:
     log = lab.shared / f"{name}.log"
     command = f"cd {CHECKOUT} && RAY_ADDRESS={lab.address} exec {' '.join(words)}"
     process = lab.start("head", command, log)
-    path, end, lines = lab.shared / "runs" / name / "metrics.jsonl", time.monotonic() + 400, []
-    while len(lines) < 3 + _NUM_UPDATES:
-        if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"{name}: {log.read_text()[-2000:]}")
-        time.sleep(0.5)
-        lines = path.read_text().splitlines() if path.exists() else []
+    path, end = lab.shared / "runs" / name / "metrics.jsonl", time.monotonic() + 500
+
+    def lines_after(num: int) -> list[str]:
+        lines: list[str] = []
+        while len(lines) < num:
+            if process.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"{name}: {log.read_text()[-2000:]}")
+            time.sleep(0.5)
+            lines = path.read_text().splitlines() if path.exists() else []
+        return lines
+
+    lines_after(_WARM_UPDATES)
+    idle = [host for host in lab.workers if lab.do(host, "pgrep -f ray::RayTrainWorker", check=False).returncode]
+    # By ssh, so that it counts as the host's.
+    burning = [
+        lab.start("op", f"ssh {host} {sys.executable} -c {shlex.quote(shlex.quote(_BURN))}", log) for host in idle
+    ]
+    first = len(lines_after(_WARM_UPDATES)) + _WARM_UPDATES
+    lines = lines_after(first + _NUM_UPDATES)[first:]
     lab.do("head", "pkill -TERM -f '^python -m recipes.train'", check=False)
     process.wait(timeout=120)
-    seconds = median(line["tokens"] / line["tokens_per_s"] for line in map(json.loads, lines[3:]))
+    for host, each in zip(idle, burning, strict=True):
+        lab.do(host, "pkill -KILL -f torch.randn", check=False)
+        each.wait(timeout=30)
+    seconds = median(1 / rate for rate in _updates_per_s(lines))
     print(f"{name}: {seconds:.3f} s per update", file=sys.stderr, flush=True)
     return seconds
+
+
+def _updates_per_s(lines: list[str]) -> list[float]:
+    """All updates here have the same tokens."""
+    tokens = EXAMPLES * (SOURCE_TOKENS + TARGET_TOKENS)
+    return [line["tokens_per_s"] / tokens for line in map(json.loads, lines)]
 
 
 def compare(
