@@ -170,6 +170,7 @@ def test_a_stopped_job_leaves_a_checkpoint_and_no_process_and_goes_on(head, plac
     assert steps == list(range(1, 151))
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_is_one_line_with_its_log(head, place, jobs):
     words = small_run(
         place / "pairs.jsonl",
@@ -192,6 +193,7 @@ def test_a_worker_that_fails_is_one_line_with_its_log(head, place, jobs):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_as_a_job_is_stopped_and_goes_on(head, place, jobs):
     words = small_sweep(
         place / "pairs.jsonl",
