@@ -16,7 +16,9 @@ cp "$HOST_FILES/etc_hosts" "$root/etc/hosts"
 hostname "$HOST_NAME"
 echo "$HOST_NAME" > "$root/etc/hostname"
 # Left on the machine by its own Ray and ssh; a new host has neither.
-rm -rf "$root/root/.ray" "$root/root/.ssh" "$root/tmp/ray" "$root"/tmp/ray_*
+rm -rf "$root/root/.ray" "$root/root/.ssh"
+# What the machine's own Ray makes meanwhile shows through, and is in the way of this, but not of the host.
+rm -rf "$root/tmp/ray" "$root"/tmp/ray_* 2> /dev/null || true
 mkdir -m 700 "$root/root/.ssh"
 install -m 600 "$HOST_FILES/key" "$root/root/.ssh/id_ed25519"
 install -m 600 "$HOST_FILES/key.pub" "$root/root/.ssh/authorized_keys"

@@ -3,7 +3,10 @@
     sudo .venv/bin/python cluster/test_hosts/lab.py up [--workers 2] [--shared /tmp/lab]     # then, as the lines it prints say:
     sudo .venv/bin/python cluster/test_hosts/lab.py down
 
-The hosts have no network but each other, so each is given the environment of this checkout instead of installing one.
+The hosts have no network but each other, so each is given the environment of this checkout instead of installing one. With
+`--wheels FOLDER` each installs its own (`make setup`, as on real machines) from what this command put there:
+
+    .venv/bin/pip download -c requirements.lock -d FOLDER '.[train,dev]' 'setuptools>=77' wheel
 """
 
 from __future__ import annotations
@@ -30,13 +33,13 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "NO_COLOR": "1",
 }
-_NODES_S = 180.0
+_NODES_S, _INSTALLED_S = 180.0, 1200.0
 
 
 class Lab:
     """Hosts head, w1, w2, ... and op, from where the cluster is operated.
 
-    shared: what all of them mount. num_cpus: what Ray takes each worker host to have; None: what the machine has.
+    shared: what all of them mount. wheels: a folder to install the environment from; None: it is given. num_cpus: what Ray takes each worker host to have; None: what the machine has.
     """
 
     def __init__(
@@ -47,11 +50,12 @@ class Lab:
         prefix: str = "t5l",
         network: str = "10.78.0",
         num_cpus: int | None = None,
+        wheels: Path | None = None,
     ):
-        self._num_cpus = num_cpus
+        self._num_cpus, self._wheels = num_cpus, wheels
         self.workers = [f"w{i}" for i in range(1, num_workers + 1)]
         self.shared = shared
-        self.hosts = Hosts(folder, prefix, network, (shared,))
+        self.hosts = Hosts(folder, prefix, network, (shared, *([wheels] if wheels else [])))
         self._bin = Path(sys.executable).parent
 
     @property
@@ -78,7 +82,7 @@ class Lab:
         self.do(
             _OPERATOR,
             f"cd {CHECKOUT} && ray up -y --disable-usage-stats --no-config-cache {self.shared}/on_prem.yaml",
-            600,
+            _INSTALLED_S,
         )
         self.wait_for_nodes(1 + len(self.workers))
 
@@ -100,6 +104,11 @@ class Lab:
         self.do(host, setup[-1])
 
     def _furnish(self, host: str) -> None:
+        if self._wheels is not None:
+            # Instead of the machine's own pip settings, whichever those are.
+            pip = f"export PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_FIND_LINKS={self._wheels}"
+            self.do(host, f"echo '{pip}' >> ~/.bashrc")
+            return
         self.do(host, f"mkdir -p ~/t5-on-ray && ln -sfn {self._bin.parent} ~/t5-on-ray/.venv")
 
     def command(self, host: str, words: str) -> list[str]:
@@ -135,15 +144,13 @@ class Lab:
     def wait_for_nodes(self, num_nodes: int) -> None:
         """Until so many nodes live, the head among them."""
         program = "import ray; ray.init(logging_level='ERROR'); print(sum(node['Alive'] for node in ray.nodes()))"
-        end = time.monotonic() + _NODES_S
+        end = time.monotonic() + (_NODES_S if self._wheels is None else _INSTALLED_S)
         while time.monotonic() < end:
             answer = self.do(_HEAD, f'RAY_ADDRESS={self.address} python -c "{program}"', check=False)
             if answer.stdout.strip() == str(num_nodes):
                 return
             time.sleep(1)
-        raise HostsError(
-            f"not {num_nodes} nodes after {_NODES_S:.0f} s; the last answer: {answer.stdout}{answer.stderr}"
-        )
+        raise HostsError(f"not {num_nodes} nodes in time; the last answer: {answer.stdout}{answer.stderr}")
 
 
 def main() -> int:
@@ -152,8 +159,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/lab_hosts"))
     parser.add_argument("--shared", type=Path, default=Path("/tmp/lab"), help="a folder that all hosts see")
+    parser.add_argument("--wheels", type=Path, help="hosts install their environment from here")
     options = parser.parse_args()
-    lab = Lab(options.folder, options.shared, options.workers)
+    lab = Lab(options.folder, options.shared, options.workers, wheels=options.wheels)
     try:
         if options.verb == "down":
             lab.down()
