@@ -101,7 +101,7 @@ def test_a_scored_run_is_the_run_that_was_not_scored(process_group, pairs, tmp_p
     assert scored[1] == plain[1]
     assert end_of(tmp_path / "scored") == end_of(tmp_path / "plain")
     assert [score.step for score in scores] == [2, 5, 8]
-    assert [score.extra_updates for score in scores] == ([1, 2, 0] if method == "annealed" else [0, 0, 0])
+    assert [score.extra_updates for score in scores] == ([0, 0, 0] if method == "averaged" else [1, 2, 0])
     # Or nothing was scored.
     assert all(score.score != score.raw for score in scores[1:-1])
     assert scores[-1].score == scores[-1].raw == plain[0]["eval_loss"]
