@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Answer:
     """candidates: best first; those with final runs before those without, whose one score was picked for being low.
 
     behind: by how much each other candidate with final runs is worse than the winner, over their common seeds.
-    total_steps: updates of a trial. num_trials: planned. max_concurrent: trials at a time.
+    total_steps: updates of a trial. num_trials: planned. max_concurrent: the most trials that ran together.
     """
 
     candidates: list[Candidate]
@@ -101,7 +102,7 @@ def best_trials(ledger: Ledger, top_k: int) -> list[RunRecord]:
     return sorted(finished, key=lambda run: run.score)[:top_k]
 
 
-def find_answer(ledger: Ledger, total_steps: int, num_trials: int, max_concurrent: int = 1) -> Answer:
+def find_answer(ledger: Ledger, total_steps: int, num_trials: int) -> Answer:
     """From the ledger alone."""
     finals: dict[int, dict[int, float]] = {}
     for run in ledger.finals():
@@ -114,7 +115,14 @@ def find_answer(ledger: Ledger, total_steps: int, num_trials: int, max_concurren
         common = candidates[0].seeds.keys() & other.seeds.keys()
         if common:
             behind[other.run.trial] = Interval.of([other.seeds[s] - candidates[0].seeds[s] for s in sorted(common)])
-    return Answer(candidates, behind, ledger.trials(), ledger.finals(), total_steps, num_trials, max_concurrent)
+    return Answer(candidates, behind, ledger.trials(), ledger.finals(), total_steps, num_trials, _at_a_time(ledger))
+
+
+def _at_a_time(ledger: Ledger) -> int:
+    """The most trials that ran together."""
+    runs = [run for run in ledger.trials() if run.starts and run.ended]
+    changes = sorted([(run.starts[-1], 1) for run in runs] + [(run.ended, -1) for run in runs])
+    return max(1, *itertools.accumulate(change for _, change in changes), 1)
 
 
 def verdict(difference: Interval) -> str:

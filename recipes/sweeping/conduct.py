@@ -82,9 +82,9 @@ class Sweep:
         wanted = itertools.product(best_trials(self.ledger, final.top_k), range(own + 1, own + 1 + final.num_seeds))
         return [(run, seed) for run, seed in wanted if trial_name(run.trial, seed) not in self.ledger.runs]
 
-    def answer(self, max_concurrent: int = 1) -> Answer:
+    def answer(self) -> Answer:
         """From the ledger as it is."""
-        return find_answer(self.ledger, self.maker.total_steps, self.search.num_trials, max_concurrent)
+        return find_answer(self.ledger, self.maker.total_steps, self.search.num_trials)
 
 
 def prepare_sweep(config: SweepConfig, say: Callable[[str], None], data_storage: Storage | None = None) -> Sweep:
@@ -154,7 +154,7 @@ def conduct(sweep: Sweep, stream: TextIO) -> Answer:
             conductor.run()
         finally:
             conductor.table.close()
-    return sweep.answer(max_concurrent)
+    return sweep.answer()
 
 
 class _Conductor:

@@ -225,6 +225,8 @@ def _places(axes: Axes, of_run: dict[str, Any]) -> dict[str, float]:
 
 def draw_finals(candidates: Sequence[Candidate], look: Look) -> bytes:
     """Losses with new seeds: each seed a dot, the mean a bar with its 95 % interval; the winner on top."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = empty_picture(look)
     for row, each in enumerate(candidates):
         colour, interval = look.orange if row == 0 else look.blue, each.interval
@@ -238,6 +240,9 @@ def draw_finals(candidates: Sequence[Candidate], look: Look) -> bytes:
     axes.set_yticks(range(len(candidates)), names)
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     finish(figure, axes, look, "Held-out loss with new seeds" + ("" if look.narrow else ": each, their mean, 95 %"))
+    axes.set_xlabel("nats per target token")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 7))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return png(figure)
 
 

@@ -38,7 +38,7 @@ def ledger(tmp_path):
 
 
 def test_new_seeds_decide_who_wins(ledger):
-    answer = find_answer(ledger, 16, 5, max_concurrent=2)
+    answer = find_answer(ledger, 16, 5)
     assert [each.run.name for each in answer.candidates] == ["000", "001", "003"]
     assert answer.winner.interval.mean == pytest.approx(3.0)
     # Differences over the common seeds: 0.10, 0.12, 0.11.
@@ -54,6 +54,17 @@ def test_what_was_spent_and_what_it_would_have_been(ledger):
     assert answer.updates_exhaustive == 5 * 16
     assert as_json(answer)["ended"] == {"finished": 3, "stopped": 1, "failed": 0}
     assert as_json(answer)["updates_final"] == 6 * 16
+
+
+def test_the_time_saved_counts_trials_that_ran_together(ledger):
+    assert find_answer(ledger, 16, 5).max_concurrent == 1
+    for name, start, end in (("000", 0.0, 10.0), ("001", 5.0, 15.0), ("002", 10.0, 20.0), ("003", 16.0, 20.0)):
+        run = ledger.runs[name]
+        run.starts, run.ended = [start], end
+    answer = find_answer(ledger, 16, 5)
+    assert answer.max_concurrent == 2
+    each = answer.seconds_per_update
+    assert answer.seconds_saved == pytest.approx((5 * 16 - answer.updates_spent) * each / 2)
 
 
 def test_a_difference_within_the_noise_is_not_called_one():
