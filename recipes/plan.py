@@ -6,18 +6,14 @@ import argparse
 import math
 import sys
 
+from recipes.command import exit_code
 from recipes.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 a wrong input."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        print(_run(options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> str:
+def _run(options: argparse.Namespace) -> int:
     from recipes.config_file import load_config
     from recipes.planning.activations import TrainedModel
     from recipes.planning.hardware import check_known, precision_on
@@ -85,7 +81,8 @@ def _run(options: argparse.Namespace) -> str:
         options.gpus_per_node,
         options.pays_above,
     )
-    return to_json(found, notes) if options.json else to_text(found, notes)
+    print(to_json(found, notes) if options.json else to_text(found, notes))
+    return 0
 
 
 def _batch(options: argparse.Namespace, config):

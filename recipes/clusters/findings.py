@@ -130,39 +130,24 @@ def clocks(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:
 
 
 def room_on_disk(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:
-    little = [
-        f"{node}: {look.free_bytes / GIB:.1f} GiB"
-        for node, look in zip(nodes, looks, strict=True)
-        if look.free_bytes < _LEAST_DISK
-    ]
-    if little:
-        return Finding(
-            "note",
-            "disk for Ray's session",
-            "; ".join(little),
-            "free some, or start Ray with --temp-dir on a larger disk",
-        )
-    return Finding(
-        "ok",
-        "disk for Ray's session",
-        f"at least {min(look.free_bytes for look in looks) / GIB:.0f} GiB free{_on(nodes)}",
-    )
+    remedy = "free some, or start Ray with --temp-dir on a larger disk"
+    sizes = [look.free_bytes for look in looks]
+    return _large_enough("disk for Ray's session", nodes, sizes, _LEAST_DISK, remedy, digits=1, what=" free")
 
 
 def shared_memory(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:
-    little = [
-        f"{node}: {look.shm_bytes / GIB:.2f} GiB"
-        for node, look in zip(nodes, looks, strict=True)
-        if look.shm_bytes < _LEAST_SHM
-    ]
+    remedy = "a container needs --shm-size=8g (Kubernetes: an emptyDir of medium Memory)"
+    return _large_enough("/dev/shm", nodes, [look.shm_bytes for look in looks], _LEAST_SHM, remedy, digits=2)
+
+
+def _large_enough(
+    subject: str, nodes: Sequence[Node], sizes: list[int], least: int, remedy: str, *, digits: int, what: str = ""
+) -> Finding:
+    """sizes, least: in bytes. digits: after the point, of a size that is too small. what: of it is so large."""
+    little = [f"{node}: {size / GIB:.{digits}f} GiB" for node, size in zip(nodes, sizes, strict=True) if size < least]
     if little:
-        return Finding(
-            "note",
-            "/dev/shm",
-            "; ".join(little),
-            "a container needs --shm-size=8g (Kubernetes: an emptyDir of medium Memory)",
-        )
-    return Finding("ok", "/dev/shm", f"at least {min(look.shm_bytes for look in looks) / GIB:.0f} GiB{_on(nodes)}")
+        return Finding("note", subject, "; ".join(little), remedy)
+    return Finding("ok", subject, f"at least {min(sizes) / GIB:.0f} GiB{what}{_on(nodes)}")
 
 
 def storage(probes: Probes, place: Storage) -> Finding:

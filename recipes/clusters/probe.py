@@ -8,11 +8,11 @@ import shutil
 import socket
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import RunFailed
+from recipes.launching.environment import installed_version
 
 PACKAGES = ("ray", "torch", "deepspeed", "transformers", "pyarrow", "numpy")
 _ANSWER_S = 60.0
@@ -66,7 +66,7 @@ class Probe:
 
         session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
         return Look(
-            versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            versions={"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
             gpus=_gpus() if with_gpus else (),
             interface=interface_of(ray.util.get_node_ip_address()),
             interfaces=interfaces(),
@@ -130,13 +130,6 @@ class Probe:
             found.append(min(times))
         dist.destroy_process_group()
         return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _gpus() -> tuple[tuple[str, int], ...]:

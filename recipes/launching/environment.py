@@ -21,7 +21,7 @@ def environment_json() -> str:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: installed_version(name) for name in _PACKAGES},
         "machine": {
             "system": platform.platform(),
             "cpu": _cpu_name(),
@@ -32,7 +32,8 @@ def environment_json() -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """None where the package is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
