@@ -8,7 +8,7 @@ from recipes.clusters import findings
 from recipes.clusters.probe import Probes, nodes
 from recipes.config import ScalingBlock
 from recipes.errors import UserError
-from recipes.launching.network import interfaces
+from recipes.launching.network import check_interface
 from recipes.launching.ray_cluster import needed_resources
 from recipes.storage import Storage
 
@@ -22,9 +22,7 @@ def check_nodes(scaling: ScalingBlock, place: Storage, say: Callable[[str], None
     """
     everything = nodes()
     if len(everything) == 1:
-        wanted = scaling.network_interface
-        if wanted is not None and wanted not in interfaces():
-            raise UserError(f"scaling.network_interface is {wanted}, but this node has {', '.join(interfaces())}")
+        check_interface(scaling.network_interface)
         return
     able = [node for node in everything if node.num_workers(needed_resources(scaling))]
     if not able:

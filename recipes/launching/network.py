@@ -36,6 +36,22 @@ def interface_of(address: str) -> str | None:
     return next((name for name, own in interfaces().items() if own == address), None)
 
 
+def check_interface(wanted: str | None) -> None:
+    """Whether this node has the interface; None is no wish.
+
+    Raises:
+        UserError: it has none of that name; says which it has.
+    """
+    import ray
+
+    have = interfaces()
+    if wanted is not None and wanted not in have:
+        found = ", ".join(f"{name} ({own})" for name, own in have.items())
+        raise UserError(
+            f"scaling.network_interface is {wanted}, but the node {ray.util.get_node_ip_address()} has {found}"
+        )
+
+
 def set_interface(wanted: str | None) -> None:
     """Tell gloo and nccl, in this process, which interface to use; what the environment says already stands.
 
@@ -46,11 +62,8 @@ def set_interface(wanted: str | None) -> None:
     """
     import ray
 
-    address = ray.util.get_node_ip_address()
-    if wanted is not None and wanted not in interfaces():
-        have = ", ".join(f"{name} ({own})" for name, own in interfaces().items())
-        raise UserError(f"scaling.network_interface is {wanted}, but the node {address} has {have}")
-    name = wanted or interface_of(address)
+    check_interface(wanted)
+    name = wanted or interface_of(ray.util.get_node_ip_address())
     if name is not None:
         for variable, exactly in _VARIABLES.items():
             os.environ.setdefault(variable, exactly + name)
