@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.config import Block, Count, CountOrZero, Number, RunConfig
+from recipes.config import Block, RunConfig
+from recipes.config.values import Count, CountOrZero, Number
 from recipes.config_file import apply_overrides, parse_as, parse_config, read_yaml
 from recipes.errors import UserError
 from recipes.sweeping.scoring import Scoring

@@ -1,0 +1,64 @@
+"""The one typed description of a run.
+
+A config file is YAML with the top-level blocks of :class:`RunConfig`; ``key=value`` overrides use
+dotted names (``schedule.peak_lr=3e-4``); `recipes.config_file` reads both.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from recipes.config.data import DataBlock, TokenizerBlock
+from recipes.config.model import ModelBlock, ShapeBlock
+from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
+from recipes.config.scaling import ScalingBlock
+from recipes.config.training import CheckpointBlock, DeepSpeedBlock, RunBlock, TrainingBlock
+from recipes.config.values import Block
+
+__all__ = [
+    "Block",
+    "CheckpointBlock",
+    "DataBlock",
+    "DeepSpeedBlock",
+    "ModelBlock",
+    "OptimizerBlock",
+    "RunBlock",
+    "RunConfig",
+    "ScalingBlock",
+    "ScheduleBlock",
+    "ShapeBlock",
+    "TokenizerBlock",
+    "TrainingBlock",
+]
+
+
+class RunConfig(Block):
+    """One training run."""
+
+    run: RunBlock = Field(description="Name, place, seed, resume.")
+    model: ModelBlock = Field(description="The T5 to train and where its weights come from.")
+    data: DataBlock = Field(description="Which text pairs, and how they become tokens.")
+    schedule: ScheduleBlock = Field(description="Learning rate of every update.")
+    optimizer: OptimizerBlock = Field(default_factory=OptimizerBlock, description="The optimizer.")
+    training: TrainingBlock = Field(default_factory=TrainingBlock, description="Batches, evaluation, precision.")
+    deepspeed: DeepSpeedBlock = Field(default_factory=DeepSpeedBlock, description="ZeRO stage and offload.")
+    checkpoint: CheckpointBlock = Field(default_factory=CheckpointBlock, description="When to save.")
+    scaling: ScalingBlock = Field(default_factory=ScalingBlock, description="Workers and their resources.")
+
+    @model_validator(mode="after")
+    def _tokenizer_fits_model(self) -> RunConfig:
+        if self.model.shape is None and self.data.tokenizer.kind == "unigram":
+            raise ValueError(
+                "a model from a folder or the hub needs its own token ids: set data.tokenizer to "
+                f"{{kind: {'folder' if self.model.folder else 'hub'}, path: {self.model.folder or self.model.hub}}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_example_for_every_worker(self) -> RunConfig:
+        workers = self.scaling.max_workers or self.scaling.num_workers
+        if self.training.examples_per_update < workers:
+            raise ValueError(
+                f"training.examples_per_update is {self.training.examples_per_update}, fewer than the {workers} workers"
+            )
+        return self

@@ -1,0 +1,63 @@
+"""The T5 to train."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from recipes.config.values import Block, Count, Number, Share
+
+
+class ShapeBlock(Block):
+    """A T5 of one's own, with random weights. Defaults are the v1.1 recipe at t5-small's size."""
+
+    d_model: Count = Field(512, description="Width of the residual stream.")
+    d_kv: Count = Field(64, description="Width of one attention head.")
+    d_ff: Count = Field(1024, description="Width inside the feed-forward layers.")
+    num_layers: Count = Field(8, description="Encoder layers.")
+    num_decoder_layers: Count | None = Field(None, description="Decoder layers; none: as many as the encoder has.")
+    num_heads: Count = Field(6, description="Attention heads.")
+    feed_forward_proj: Literal["gated-gelu", "relu"] = Field(
+        "gated-gelu", description="gated-gelu (T5 v1.1) or relu (original T5)."
+    )
+    tie_word_embeddings: bool = Field(
+        False,
+        description="One matrix for input embedding and output classifier; T5 v1.1 does not tie.",
+    )
+    dropout_rate: Share = Field(0.0, description="Dropout probability while training.")
+    relative_attention_num_buckets: Count = Field(32, description="Buckets of the relative position bias.")
+    relative_attention_max_distance: Count = Field(
+        128, description="Distance from which all positions share the last bucket."
+    )
+    initializer_factor: Annotated[Number, Field(gt=0)] = Field(
+        1.0, description="Scale of the initial weights (transformers' T5Config)."
+    )
+
+
+class ModelBlock(Block):
+    shape: ShapeBlock | None = Field(
+        None, description="Train from scratch a model of this shape (one of shape, folder, hub)."
+    )
+    folder: str | None = Field(None, description="Start from a save_pretrained folder.")
+    hub: str | None = Field(
+        None, description="Start from a model of the Hugging Face Hub; the only setting that uses the network."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of the Hub model.")
+    dropout_rate: Share | None = Field(
+        None, description="Dropout for a model from a folder or the Hub; none: as the model says."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about a third more time."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelBlock:
+        given = [name for name in ("shape", "folder", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of shape, folder, hub; given: {', '.join(given) or 'none'}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision is for a model from the hub")
+        if self.dropout_rate is not None and self.shape is not None:
+            raise ValueError("set shape.dropout_rate instead of dropout_rate")
+        return self
