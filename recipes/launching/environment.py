@@ -11,6 +11,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+# Where Ray unpacks what `ray job submit --working-dir` brought.
+OF_A_JOB = "/runtime_resources/working_dir_files/"
 _PACKAGES = ("torch", "deepspeed", "transformers", "ray", "tokenizers", "pyarrow", "numpy", "pydantic")
 
 
@@ -20,6 +22,7 @@ def environment_json() -> str:
         "command": [Path(sys.executable).name, *sys.orig_argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git_commit": git_commit(),
+        "job_package": job_package(),
         "python": platform.python_version(),
         "packages": {name: installed_version(name) for name in _PACKAGES},
         "machine": {
@@ -41,14 +44,26 @@ def installed_version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this recipe runs from, with "-dirty" for uncommitted changes; None without git."""
+    """Commit of the checkout this recipe runs from, with "-dirty" for uncommitted changes.
+
+    Where there is no checkout, as in a Ray job (``.git`` is not uploaded) or an image: the environment variable
+    GIT_COMMIT, or None.
+    """
     here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return os.environ.get("GIT_COMMIT") or None
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def job_package() -> str | None:
+    """In a Ray job the name of the uploaded code, which has a hash of its content in it; None elsewhere."""
+    here = Path(__file__).resolve().parents[2]
+    return here.name if OF_A_JOB in f"{here}/" else None
 
 
 def _cpu_name() -> str:

@@ -14,6 +14,7 @@ from recipes.config_file import differences, parse_config, to_yaml
 from recipes.data.cache import TokenData, open_data, prepare_data
 from recipes.data.plan import BatchPlan, batch_plan, held_out_plan
 from recipes.errors import UserError
+from recipes.launching.environment import OF_A_JOB
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.job import Job
@@ -34,9 +35,6 @@ _FREE_ON_RESUME = (
     "checkpoint.",
     "scaling.",
 )
-
-# Where Ray unpacks what `ray job submit --working-dir` brought.
-_OF_A_JOB = "/runtime_resources/working_dir_files/"
 
 Say = Callable[[str], None]
 
@@ -102,7 +100,7 @@ def _check_model_folder(config: RunConfig) -> None:
 
 def check_storage(storage: Storage, dry_run: bool = False) -> None:
     """Refuse a place that cannot be written, or that goes with a job; a dry run only looks at permissions."""
-    if storage.local is not None and _OF_A_JOB in str(storage.local):
+    if storage.local is not None and OF_A_JOB in str(storage.local):
         raise UserError(
             f"run.storage_path {storage}: in a Ray job a relative path lies in the job's own copy of the code, which is lost "
             "with it; give an absolute path that all nodes see, or a URI such as s3://bucket/runs"

@@ -40,12 +40,12 @@ def place(tmp_path_factory):
     return folder
 
 
-def submit(head, words, *options, timeout_s=300):
-    """The command of the README; its result, and the id of the job."""
+def submit(head, words, *options, timeout_s=300, before=()):
+    """The command of the README; its result, and the id of the job. before: words in front of python."""
     arguments = ["job", "submit", "--address", head["JOBS_API"], "--runtime-env", "cluster/job.yaml", *options]
     environment = {key: value for key, value in head.items() if key != "RAY_ADDRESS"}
     result = subprocess.run(
-        [*RAY, *arguments, "--working-dir", ".", "--", "python", "-m", *words],
+        [*RAY, *arguments, "--working-dir", ".", "--", *before, "python", "-m", *words],
         cwd=CHECKOUT,
         env=environment | {"NO_COLOR": "1"},
         capture_output=True,
@@ -163,8 +163,13 @@ def test_a_stopped_job_leaves_a_checkpoint_and_no_process_and_goes_on(head, plac
     assert 5 <= manifest.step < 150
     assert manifest.step == max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
     wait_until(lambda: job_family(head) == [], 60)
-    result, job = submit(head, ["recipes.train", *words])
+    made_with = json.loads((folder / "environment.json").read_text())
+    assert made_with["job_package"].startswith("_ray_pkg_")
+    assert made_with["git_commit"] is None
+    result, job = submit(head, ["recipes.train", *words], before=["env", "GIT_COMMIT=0123abcd"])
     assert result.returncode == 0, result.stdout
+    again = json.loads((folder / "environment.json").read_text())
+    assert (again["git_commit"], again["job_package"]) == ("0123abcd", made_with["job_package"])
     assert f"resumed at update {manifest.step} of 150 on 2 workers" in jobs.logs(job)
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert steps == list(range(1, 151))
