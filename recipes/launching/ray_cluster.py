@@ -12,6 +12,7 @@ from typing import Any
 
 from recipes.config import ScalingBlock
 from recipes.errors import RunFailed, UserError
+from recipes.launching.leftovers import end_leftovers
 from recipes.storage import Storage
 
 # For the actors of a job that has just been killed to be gone.
@@ -62,7 +63,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(scaling.hang_timeout_s))
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet, own_session = {"log_to_driver": False, "logging_level": "ERROR"}, None
     if joins_cluster():
         address = os.environ["RAY_ADDRESS"]
         say(f"joining the Ray cluster at {address}")
@@ -74,7 +75,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
     else:
         say("starting a local Ray on this machine, stopped at the end")
         try:
-            ray.init(address="local", include_dashboard=False, **quiet)
+            own_session = ray.init(address="local", include_dashboard=False, **quiet).address_info["session_dir"]
         except Exception as error:  # Ray raises bare ones
             ray.shutdown()
             raise RunFailed(
@@ -90,6 +91,8 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
         # A cluster ends what a command has left when its process ends; only a Ray of its own needs to be told.
         if not (joins_cluster() and waits_in_ray()):
             ray.shutdown()
+        if own_session is not None:
+            end_leftovers(own_session)
 
 
 def start_beside_me(kind: type, folder: Storage) -> Any:
