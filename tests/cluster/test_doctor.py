@@ -67,6 +67,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_two_jobs_in_one_folder_of_an_object_store_are_kept_apart(cluster):  # noqa: F811
     """No lock of a file system there: the cluster itself tells."""
 

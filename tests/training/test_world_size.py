@@ -1,5 +1,7 @@
 """A checkpoint of some number of workers, resumed by another: the run that never changed."""
 
+from itertools import pairwise
+
 import pytest
 
 from tests.training.programs import result_of
@@ -10,16 +12,21 @@ def train(world, stage, precision, folder, first, last, resume=False):
     return result_of("world_size_cases.py", *arguments)
 
 
+def _slow(stage, worlds):
+    return pytest.param(stage, worlds, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "stage", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
-)  # fmt: skip
-def test_two_workers_then_one_then_four_then_two_again(stage, tmp_path):
+    ("stage", "worlds"), [(3, [2, 1, 2]), *(_slow(stage, [2, 1, 4, 2]) for stage in range(4))], ids=str
+)
+def test_the_number_of_workers_changes(stage, worlds, tmp_path):
     whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6)
     folder = tmp_path / "changing"
-    parts = [train(2, stage, "fp32", folder, 0, 2)]
-    for first, world in ((2, 1), (3, 4), (4, 2)):
-        last = 6 if world == 2 else first + 1
-        parts.append(train(world, stage, "fp32", folder, first, last, resume=True))
+    first, parts = 0, []
+    for i, world in enumerate(worlds):
+        last = 6 if i + 1 == len(worlds) else first + (2 if i == 0 else 1)
+        parts.append(train(world, stage, "fp32", folder, first, last, resume=i > 0))
+        first = last
     losses = [loss for part in parts for loss in part["losses"]]
     assert losses == pytest.approx(whole["losses"], rel=1e-5, abs=0)
     assert losses[:2] == whole["losses"][:2]
@@ -28,6 +35,5 @@ def test_two_workers_then_one_then_four_then_two_again(stage, tmp_path):
         assert part["decays"] == whole["decays"]
     assert not (folder / "checkpoints" / "merged").exists()
     merged = [text for part in parts for text in part["said"]]
-    assert merged == ([] if stage == 0 else [
-        "merging the shards of 2 workers for 1", "merging the shards of 1 workers for 4", "merging the shards of 4 workers for 2"
-    ])  # fmt: skip
+    changes = [] if stage == 0 else pairwise(worlds)
+    assert merged == [f"merging the shards of {before} workers for {after}" for before, after in changes]
