@@ -29,6 +29,11 @@ class ScalingBlock(Block):
         1800,
         description="Longest wait without a running worker, at the start or after a failure, while nodes are missing.",
     )
+    wait_for_nodes: bool = Field(
+        False,
+        description="On a cluster that grows by itself: start with fewer nodes than the workers need, and let Ray ask for the "
+        "others (at most node_wait_s); false: refused at once.",
+    )
     network_interface: str | None = Field(
         None,
         description="Interface that gloo and nccl use on every node, such as eth0; none: the one by whose address Ray "

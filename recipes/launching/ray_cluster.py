@@ -84,7 +84,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
             ) from None
     try:
         if check_room:
-            _check_enough(ray.cluster_resources(), scaling, "the cluster")
+            _check_cluster(ray.cluster_resources(), scaling, say)
         yield
     finally:
         # A thread that waits inside Ray for what will never come does not survive a shutdown, and takes the process with it.
@@ -141,6 +141,17 @@ def _this_machine(scaling: ScalingBlock) -> dict[str, float]:
 
         resources["GPU"] = float(torch.cuda.device_count())
     return resources
+
+
+def _check_cluster(have: dict[str, float], scaling: ScalingBlock, say: Callable[[str], None]) -> None:
+    try:
+        _check_enough(have, scaling, "the cluster")
+    except UserError as error:
+        if not (joins_cluster() and scaling.wait_for_nodes):
+            raise UserError(
+                f"{error}; or, where the cluster grows by itself, set scaling.wait_for_nodes=true"
+            ) from None
+        say(f"waiting for nodes (at most {scaling.node_wait_s} s, scaling.node_wait_s): {error}")
 
 
 def _check_enough(have: dict[str, float], scaling: ScalingBlock, place: str) -> None:

@@ -155,7 +155,8 @@ def test_more_workers_than_the_cluster_has(cluster, place):
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
         "scaling.num_workers is 5, each with 1 CPU: 5 CPU needed, but the cluster has 4; "
-        "lower scaling.num_workers or scaling.cpus_per_worker"
+        "lower scaling.num_workers or scaling.cpus_per_worker; or, where the cluster grows by itself, set "
+        "scaling.wait_for_nodes=true"
     )
     assert not (place / "runs" / "many").exists()
 
