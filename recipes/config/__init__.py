@@ -72,17 +72,7 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _generation_fits(self) -> RunConfig:
-        generation, limit = self.evaluation.generation, self.data.max_target_tokens
-        longest = generation.max_new_tokens or limit
-        if longest > limit:
-            raise ValueError(
-                f"evaluation.generation.max_new_tokens is {longest}, more than data.max_target_tokens {limit}: longer "
-                "texts are never trained; lower it, or raise data.max_target_tokens"
-            )
-        if generation.min_new_tokens > longest:
-            raise ValueError(
-                f"evaluation.generation.min_new_tokens is {generation.min_new_tokens}, more than the longest text of {longest}"
-            )
+        self.evaluation.generation.check_limit(self.data.max_target_tokens)
         return self
 
     @model_validator(mode="after")

@@ -52,6 +52,19 @@ class GenerationBlock(Block):
             raise ValueError("length_penalty has no effect with num_beams 1: it compares beams")
         return self
 
+    def check_limit(self, max_target_tokens: int) -> None:
+        """Raise ValueError where texts could get longer than ``data.max_target_tokens``, or must be longer than they may."""
+        longest = self.max_new_tokens or max_target_tokens
+        if longest > max_target_tokens:
+            raise ValueError(
+                f"evaluation.generation.max_new_tokens is {longest}, more than data.max_target_tokens {max_target_tokens}: "
+                "the model is not trained for longer texts; lower the one, or raise the other"
+            )
+        if self.min_new_tokens > longest:
+            raise ValueError(
+                f"evaluation.generation.min_new_tokens is {self.min_new_tokens}, more than the longest text of {longest} tokens"
+            )
+
 
 class BestBlock(Block):
     metric: str = Field("eval_loss", description="A field of the evaluations in metrics.jsonl, such as eval_bleu.")

@@ -67,6 +67,13 @@ class Decoding:
         )
 
 
+def spread_evenly(num_examples: int, wanted: int | None) -> np.ndarray:
+    """``wanted`` positions (none: all) from the first example to the last."""
+    if wanted is None or wanted >= num_examples:
+        return np.arange(num_examples)
+    return np.linspace(0, num_examples - 1, wanted).round().astype(int)
+
+
 def generation_batches(
     source_lengths: np.ndarray, expected_lengths: np.ndarray, decoding: Decoding, num_ranks: int = 1
 ) -> list[list[np.ndarray]]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from recipes.errors import UserError
 from recipes.evaluation.forced import ForcedScores, forced_sums
-from recipes.evaluation.generation import Decoding, generate, generation_batches
+from recipes.evaluation.generation import Decoding, generate, generation_batches, spread_evenly
 from recipes.evaluation.metrics import MetricFailed, TextScores, text_scores
 from recipes.training.checkpoint import random_state, set_random_state
 from recipes.training.export import plain_model
@@ -38,13 +38,6 @@ def held_out_scores(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch]
     engine.train()
     dist.all_reduce(sums)
     return ForcedScores.of_sums(sums)
-
-
-def spread_evenly(num_examples: int, wanted: int | None) -> np.ndarray:
-    """``wanted`` positions (none: all) from the first example to the last."""
-    if wanted is None or wanted >= num_examples:
-        return np.arange(num_examples)
-    return np.linspace(0, num_examples - 1, wanted).round().astype(int)
 
 
 def decoding_of(config: RunConfig) -> Decoding:
