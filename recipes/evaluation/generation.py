@@ -108,7 +108,7 @@ def generate(
     batches: Iterable[np.ndarray],
     decoding: Decoding,
 ) -> dict[int, list[int]]:
-    """Generated token ids by position, the start, padding and end tokens left out.
+    """Generated token ids by position, from after the start token to before the end token.
 
     source: the token ids of a position, the end token included. The model must be a plain one in evaluation mode: its
     own generation settings are put aside. Draws no random number.
@@ -133,14 +133,12 @@ def generate(
                 generation_config=settings,
                 synced_gpus=False,
             )
-            outputs |= {i: _trimmed(ids, pad, eos) for i, ids in zip(batch.tolist(), generated.tolist(), strict=True)}
+            outputs |= {i: _trimmed(ids, eos) for i, ids in zip(batch.tolist(), generated.tolist(), strict=True)}
     finally:
         model.generation_config = own
     return outputs
 
 
-def _trimmed(ids: list[int], pad: int, eos: int) -> list[int]:
-    ids = ids[1:]
-    if eos in ids:
-        ids = ids[: ids.index(eos)]
-    return [i for i in ids if i != pad]
+def _trimmed(ids: list[int], eos: int) -> list[int]:
+    """Without the start token, and from the end token on; padding follows only that."""
+    return ids[1 : ids.index(eos)] if eos in ids else ids[1:]
