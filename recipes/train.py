@@ -68,7 +68,7 @@ def _train(job: Job) -> int:
     way_on = None
     try:
         launch(job, terminal, before_training=lambda: write_description(job, environment_json()))
-        code, last_words = 0, f"model: {folder}/export"
+        code, last_words = 0, f"{_early_end(folder)}model: {folder}/export"
     except RunFailed as failure:
         code, last_words = (2 if failure.user else 1), str(failure)
         way_on = None if failure.user else _way_on(folder)
@@ -83,6 +83,16 @@ def _train(job: Job) -> int:
         _say(way_on)
     _say(last_words)
     return code
+
+
+def _early_end(folder: Storage) -> str:
+    """Why the run ended before its schedule, if it did."""
+    import json
+
+    summary = json.loads(folder.read_text("summary.json"))
+    if not summary["stopped_early"]:
+        return ""
+    return f"{summary['stopped_early']}; exported: update {summary['exported_update']}; "
 
 
 def _way_on(folder: Storage) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from recipes.config.data import DataBlock, TokenizerBlock
+from recipes.config.evaluation import EvaluationBlock, GenerationBlock
 from recipes.config.model import ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
 from recipes.config.scaling import ScalingBlock
@@ -20,6 +21,8 @@ __all__ = [
     "CheckpointBlock",
     "DataBlock",
     "DeepSpeedBlock",
+    "EvaluationBlock",
+    "GenerationBlock",
     "ModelBlock",
     "OptimizerBlock",
     "RunBlock",
@@ -41,6 +44,10 @@ class RunConfig(Block):
     schedule: ScheduleBlock = Field(description="Learning rate of every update.")
     optimizer: OptimizerBlock = Field(default_factory=OptimizerBlock, description="The optimizer.")
     training: TrainingBlock = Field(default_factory=TrainingBlock, description="Batches, evaluation, precision.")
+    evaluation: EvaluationBlock = Field(
+        default_factory=EvaluationBlock,
+        description="What is measured on held-out examples, the best checkpoint, stopping early.",
+    )
     deepspeed: DeepSpeedBlock = Field(default_factory=DeepSpeedBlock, description="ZeRO stage and offload.")
     checkpoint: CheckpointBlock = Field(default_factory=CheckpointBlock, description="When to save.")
     scaling: ScalingBlock = Field(default_factory=ScalingBlock, description="Workers and their resources.")
@@ -60,5 +67,19 @@ class RunConfig(Block):
         if self.training.examples_per_update < workers:
             raise ValueError(
                 f"training.examples_per_update is {self.training.examples_per_update}, fewer than the {workers} workers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _generation_fits(self) -> RunConfig:
+        self.evaluation.generation.check_limit(self.data.max_target_tokens)
+        return self
+
+    @model_validator(mode="after")
+    def _generates_at_evaluations(self) -> RunConfig:
+        every, evaluated = self.evaluation.generate_every_steps, self.training.eval_every_steps
+        if every is not None and every % evaluated:
+            raise ValueError(
+                f"evaluation.generate_every_steps is {every}: give a multiple of training.eval_every_steps {evaluated}"
             )
         return self

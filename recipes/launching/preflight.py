@@ -14,6 +14,7 @@ from recipes.config_file import differences, parse_config, to_yaml
 from recipes.data.cache import TokenData, open_data, prepare_data
 from recipes.data.plan import BatchPlan, batch_plan, held_out_plan
 from recipes.errors import UserError
+from recipes.evaluation.metrics import check_own_metrics
 from recipes.launching.environment import OF_A_JOB
 from recipes.storage import Storage
 from recipes.training.ds_config import deepspeed_config
@@ -31,6 +32,7 @@ _FREE_ON_RESUME = (
     "training.eval_every_steps",
     "training.num_samples",
     "training.max_skipped_updates",
+    "evaluation.",
     "training.micro_batch_tokens",
     "checkpoint.",
     "scaling.",
@@ -51,6 +53,7 @@ def prepare(
     """
     storage = Storage(config.run.storage_path)
     _check_model_folder(config)
+    check_own_metrics(config.evaluation)
     if not _counts_epochs(config):
         _parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
@@ -139,17 +142,29 @@ def check_resume(job: Job) -> Start:
         raise UserError(
             f"{folder} holds a run already: give another run.name, or run.resume=auto to go on with that one"
         )
-    _check_same_config(job)
+    old = _check_same_config(job)
     manifest = newest_manifest(folder)
     if manifest is None:
         if mode == "must":
             raise UserError(f"run.resume is must, but {folder} has no whole checkpoint; use run.resume=auto")
         return Start(0)
-    finished = manifest.step >= job.schedule.total_steps and folder.exists("summary.json")
+    finished = folder.exists("summary.json") and (
+        manifest.step >= job.schedule.total_steps or _stopped_early(folder, old, job.config)
+    )
     return Start(manifest.step, finished)
 
 
-def _check_same_config(job: Job) -> None:
+def _stopped_early(folder: Storage, old: RunConfig, new: RunConfig) -> bool:
+    """Whether the run was ended by its evaluations, and would be again: another patience lets it go on."""
+    try:
+        summary = json.loads(folder.read_text("summary.json"))
+    except ValueError:
+        return False
+    return bool(summary.get("stopped_early")) and old.evaluation.early_stopping == new.evaluation.early_stopping
+
+
+def _check_same_config(job: Job) -> RunConfig:
+    """The config that the folder's run has."""
     import yaml
 
     folder = job.run_folder
@@ -163,6 +178,7 @@ def _check_same_config(job: Job) -> None:
     if changed:
         named = ", ".join(f"{field} (there {was!r}, now {now!r})" for field, (was, now) in changed.items())
         raise UserError(f"{folder} holds a run with another config: {named}; give another run.name, or that config")
+    return old
 
 
 def write_description(job: Job, environment: str) -> None:

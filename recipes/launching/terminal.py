@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from recipes.reporting.metrics import metric_fields
+
 _FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {postfix}"
 
 
@@ -41,7 +43,10 @@ class Terminal:
     def show(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl, just written."""
         if "eval_loss" in record:
-            self.say(f"update {record['step']}: held-out loss {record['eval_loss']:.4f} nats per target token")
+            others = "".join(
+                f", {name.removeprefix('eval_').replace('_', ' ')} {record[name]:.4g}" for name in metric_fields(record)
+            )
+            self.say(f"update {record['step']}: held-out loss {record['eval_loss']:.4f} nats per target token{others}")
         elif "loss" in record:
             self._progress(record)
 

@@ -5,7 +5,8 @@ the line before), ``lr`` (what the last update used), ``grad_norm``, ``tokens`` 
 tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far). A
 skipped update has ``step``, ``skipped_batch`` and ``reason``, a rewind ``step``, ``rewound_from``,
 ``next_batch`` and ``reason``. An evaluation has ``step``, ``eval_loss``,
-``eval_tokens``, ``eval_s``. JSON has no NaN or infinity: such a number is written as ``null``.
+``eval_tokens``, ``eval_s`` and the fields of its metrics; with generated text also ``eval_generated`` (examples) and
+``eval_generate_s``. JSON has no NaN or infinity: such a number is written as ``null``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SCALARS = {
     "tokens_per_s": "train/tokens_per_s",
     "eval_loss": "eval/loss",
 }
+# Of an evaluation, but no measure of the model.
+_NO_METRICS = ("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ def read_metrics(run_folder: Storage) -> Metrics:
         if "skipped_batch" in record or "rewound_from" in record:
             metrics.skips.append(record)
     return metrics
+
+
+def metric_fields(record: dict[str, Any]) -> list[str]:
+    """The metrics beside the loss in an evaluation's line."""
+    return [name for name in record if name.startswith("eval_") and name not in _NO_METRICS]
 
 
 class MetricsWriter:
@@ -104,7 +112,8 @@ class MetricsWriter:
         else:
             self._lines.append(line)
             self._unsent = True
-        scalars = {tag: record[name] for name, tag in SCALARS.items() if record.get(name) is not None}
+        tags = SCALARS | {name: f"eval/{name.removeprefix('eval_')}" for name in metric_fields(record)}
+        scalars = {tag: record[name] for name, tag in tags.items() if record.get(name) is not None}
         self._events.write(record["step"], scalars)
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from lrsched import Schedule
 from lrsched.errors import ScheduleError
 from recipes.reporting import page_parts as parts
+from recipes.reporting.evaluation_part import held_out_metrics
 from recipes.reporting.page_style import FRAME, STYLE
 from recipes.reporting.pictures import LIGHT, Look, draw_loss, draw_schedule
 from recipes.reporting.run_files import RunFiles, read_run
@@ -72,6 +73,7 @@ def _render(run: RunFiles, pictures: _Pictures) -> str:
         *(parts.paragraph(problem, "bad") for problem in run.problems),
         _headline(run),
         _curves(run, pictures),
+        held_out_metrics(run),
         _samples(run),
         _speed(run),
         _data(run),
@@ -173,7 +175,7 @@ def _samples(run: RunFiles) -> str:
     if not run.samples:
         why = "none were asked for" if run.setting("training.num_samples") == 0 else "the run has not written any"
         return parts.section("Samples", parts.paragraph(f"No samples: {why}.", "faint"))
-    note = parts.paragraph("Held-out examples with greedy predictions.", "faint")
+    note = parts.paragraph("Held-out examples with what the exported model generates.", "faint")
     return parts.section("Samples", note, parts.samples_table(run.samples[:_MOST_SAMPLES]))
 
 

@@ -132,6 +132,13 @@ class SweepConfig(Block):
     scoring: ScoringBlock = Field(default_factory=ScoringBlock, description="The score at a rung.")
     final: FinalBlock = Field(default_factory=FinalBlock, description="How the answer is made sure.")
 
+    @model_validator(mode="after")
+    def _ended_by_rungs_alone(self) -> SweepConfig:
+        stopping = "evaluation.early_stopping"
+        if self.base.evaluation.early_stopping is not None or any(key.startswith(stopping) for key in self.space):
+            raise ValueError(f"{stopping} does not go with a sweep: its rungs say which trials end early; leave it out")
+        return self
+
 
 def load_sweep(path: str | Path, overrides: list[str] = ()) -> SweepConfig:
     """Read a sweep's YAML, with ``key=value`` overrides such as ``sweep.num_trials=8`` or ``base.run.seed=3``.

@@ -54,20 +54,24 @@ class Checkpoints:
 
     def newest_whole(self) -> Manifest | None:
         """The newest checkpoint whose every byte is as it was written; passed-over ones are told."""
-        for step in self._agreed(manifests.steps_with_folder(self.run_folder)):
-            manifest = self._agreed(manifests.read_manifest(self.run_folder, step))
-            if manifest is None:
-                self._say(f"checkpoint at update {step} has no manifest (it was never finished): not used")
-                continue
-            faults = self._gathered(manifests.damage(self.run_folder, manifest, self.rank, self.world_size))
-            fault = next((fault for fault in faults if fault is not None), None)
-            if fault is None:
-                return manifest
-            self._say(f"checkpoint at update {step} is damaged ({fault}): not used")
+        steps = self._agreed(manifests.steps_with_folder(self.run_folder))
+        return next((manifest for manifest in map(self.whole, steps) if manifest is not None), None)
+
+    def whole(self, step: int) -> Manifest | None:
+        """The checkpoint of that many updates, or None where a byte of it is not as it was written; that is told."""
+        manifest = self._agreed(manifests.read_manifest(self.run_folder, step))
+        if manifest is None:
+            self._say(f"checkpoint at update {step} has no manifest (it was never finished): not used")
+            return None
+        faults = self._gathered(manifests.damage(self.run_folder, manifest, self.rank, self.world_size))
+        fault = next((fault for fault in faults if fault is not None), None)
+        if fault is None:
+            return manifest
+        self._say(f"checkpoint at update {step} is damaged ({fault}): not used")
         return None
 
-    def save(self, engine: DeepSpeedEngine, step: int, counters: dict[str, Any]) -> None:
-        """Write a checkpoint of ``step`` updates and delete the oldest ones.
+    def save(self, engine: DeepSpeedEngine, step: int, counters: dict[str, Any], best_step: int = 0) -> None:
+        """Write a checkpoint of ``step`` updates and delete the oldest ones, but not that of ``best_step``.
 
         ``counters`` is this rank's bookkeeping, given back by `load`. A checkpoint that cannot be written
         is told in one line and leaves nothing behind; training goes on.
@@ -78,7 +82,7 @@ class Checkpoints:
         files[_rank_file(self.rank)] = {"counters": counters, "random": random_state()}
         stage = engine.zero_optimization_stage()
         self._thread = threading.Thread(
-            target=self._writing, args=(files, step, stage, began), name="checkpoint", daemon=True
+            target=self._writing, args=(files, step, stage, best_step, began), name="checkpoint", daemon=True
         )
         self._thread.start()
         if not self.background:
@@ -97,15 +101,15 @@ class Checkpoints:
         if self._broken is not None:
             raise self._broken
 
-    def _writing(self, files: Snapshot, step: int, stage: int, began: float) -> None:
+    def _writing(self, files: Snapshot, step: int, stage: int, best_step: int, began: float) -> None:
         try:
-            self._write(files, step, stage)
+            self._write(files, step, stage, best_step)
             self.last_s = time.monotonic() - began
         except BaseException as error:
             # Not a full disk (that is told and survived): another rank is gone, or a bug.
             self._broken = error
 
-    def _write(self, files: Snapshot, step: int, stage: int) -> None:
+    def _write(self, files: Snapshot, step: int, stage: int, best_step: int) -> None:
         name, fault, entries = manifests.folder_name(step), None, {}
         if self._is_rank_0:
             fault = _fault_of(lambda: self.run_folder.delete_folder(name))
@@ -130,7 +134,7 @@ class Checkpoints:
                 _fault_of(lambda: self.run_folder.delete_folder(name))
             else:
                 # A fault here must not cost the new checkpoint: it may be the only whole one left.
-                left = _fault_of(self._delete_old)
+                left = _fault_of(lambda: self._delete_old(best_step))
                 if left is not None:
                     self.say(f"checkpoints older than update {step} could not be deleted ({left})")
         dist.barrier(group=self._group)
@@ -172,13 +176,15 @@ class Checkpoints:
         if self._is_rank_0 and shared:
             self.run_folder.delete_folder(f"{manifests.FOLDER}/{_MERGED}")
 
-    def _delete_old(self) -> None:
+    def _delete_old(self, best_step: int) -> None:
         whole = [step for step in manifests.steps_with_folder(self.run_folder) if self._has_manifest(step)]
-        for step in whole[self.keep :]:
-            # The manifest goes first: a deletion cut short leaves no half checkpoint that looks whole.
-            self.run_folder.delete_file(f"{manifests.folder_name(step)}/{manifests.NAME}")
+        kept = {*whole[: self.keep], best_step}
+        for step in whole:
+            if step not in kept:
+                # The manifest goes first: a deletion cut short leaves no half checkpoint that looks whole.
+                self.run_folder.delete_file(f"{manifests.folder_name(step)}/{manifests.NAME}")
         for step in manifests.steps_with_folder(self.run_folder):
-            if step < whole[0] and step not in whole[: self.keep]:
+            if step < whole[0] and step not in kept:
                 self.run_folder.delete_folder(manifests.folder_name(step))
 
     def _has_manifest(self, step: int) -> bool:

@@ -1,33 +1,124 @@
-"""Held-out loss: every held-out example once, over all ranks."""
+"""Held-out scores of the engine as it is: every held-out example once, over all ranks. Changes nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 import torch.distributed as dist
 
-from recipes.training.update import summed_loss
+from recipes.errors import UserError
+from recipes.evaluation.forced import ForcedScores, forced_sums
+from recipes.evaluation.generation import Decoding, generate, generation_batches, spread_evenly
+from recipes.evaluation.metrics import MetricFailed, TextScores, text_scores
+from recipes.training.checkpoint import random_state, set_random_state
+from recipes.training.export import plain_model
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
+    from transformers import T5ForConditionalGeneration
 
+    from recipes.config import RunConfig
     from recipes.data.batches import MicroBatch
+    from recipes.data.cache import TokenData
+    from recipes.training.loop import Training
+
+PREDICTIONS_FILE = "predictions.jsonl"
 
 
-def held_out_loss(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch]) -> tuple[float, int]:
-    """Mean loss in nats per target token, and the number of target tokens, over all ranks.
+def held_out_scores(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch]) -> ForcedScores:
+    """Teacher-forced scores over all ranks.
 
     Every rank must bring the same number of micro-batches: ZeRO-3 gathers weights in each forward.
     """
     engine.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=engine.device)
-    with torch.no_grad():
-        for batch in micro_batches:
-            totals[0] += summed_loss(engine, batch).double()
-            totals[1] += (batch.labels != -100).sum()
+    sums = forced_sums(engine, micro_batches, engine.device)
     engine.train()
-    dist.all_reduce(totals)
-    loss_sum, num_tokens = totals.tolist()
-    return loss_sum / num_tokens, int(num_tokens)
+    dist.all_reduce(sums)
+    return ForcedScores.of_sums(sums)
+
+
+def decoding_of(config: RunConfig) -> Decoding:
+    """How a run generates text."""
+    return Decoding.of(
+        config.evaluation.generation,
+        max_target_tokens=config.data.max_target_tokens,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+    )
+
+
+def predictions(
+    model: T5ForConditionalGeneration,
+    data: TokenData,
+    examples: np.ndarray,
+    decoding: Decoding,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> dict[int, str]:
+    """This rank's share of the generated texts, by place in ``examples`` (held-out examples)."""
+    held_out = data.held_out
+    batches = generation_batches(
+        held_out.source_lengths[examples], held_out.target_lengths[examples], decoding, num_ranks
+    )
+    ids = generate(model, lambda i: held_out.source(int(examples[i])), batches[rank], decoding)
+    return dict(zip(ids, data.tokenizer.decode_batch(ids.values()), strict=True))
+
+
+def as_records(data: TokenData, examples: np.ndarray, texts: dict[int, str]) -> list[dict[str, str]]:
+    """Source, reference and prediction of each example, in order. Source and reference are decoded tokens: what the model sees."""
+    decode = data.tokenizer.decode
+    return [
+        {
+            "source": decode(data.held_out.source(i)),
+            "reference": decode(data.held_out.target(i)),
+            "prediction": texts[place],
+        }
+        for place, i in enumerate(examples.tolist())
+    ]
+
+
+def generated_scores(run: Training) -> tuple[TextScores, int]:
+    """Metrics of text generated for held-out examples, the same on all ranks, and the number of examples. Collective.
+
+    Every rank generates its share with a plain model of the engine's weights, without talking to the others. Rank 0
+    computes the metrics and leaves the texts in the run's folder.
+
+    Raises:
+        UserError, MetricFailed: a metric of the user's own cannot be computed; on all ranks alike.
+    """
+    before = random_state()
+    examples = spread_evenly(len(run.data.held_out), run.config.evaluation.num_generated)
+    model = plain_model(run.engine)
+    texts = predictions(model, run.data, examples, decoding_of(run.config), run.rank, dist.get_world_size())
+    del model
+    parts: list[Any] | None = [None] * dist.get_world_size() if run.rank == 0 else None
+    dist.gather_object(texts, parts)
+    box: list[Any] = [None]
+    if parts is not None:
+        whole = {place: text for part in parts for place, text in part.items()}
+        box = [_scored(run, as_records(run.data, examples, whole))]
+    dist.broadcast_object_list(box, src=0)
+    set_random_state(before)
+    if isinstance(box[0], Exception):
+        raise box[0]
+    return box[0], len(examples)
+
+
+def _scored(run: Training, records: list[dict[str, str]]) -> TextScores | Exception:
+    _write(run, records)
+    columns = {name: [record[name] for record in records] for name in ("prediction", "reference", "source")}
+    try:
+        return text_scores(run.config.evaluation, *columns.values())
+    except (UserError, MetricFailed) as error:
+        # Not here: the other ranks wait for the scores.
+        return type(error)(str(error))
+
+
+def _write(run: Training, records: list[dict[str, str]]) -> None:
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    try:
+        run.checkpoints.run_folder.write_text(PREDICTIONS_FILE, lines)
+    except OSError as error:
+        run.say(f"{PREDICTIONS_FILE} could not be written ({error.strerror or error}): training goes on")

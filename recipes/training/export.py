@@ -1,7 +1,8 @@
-"""The trained model as a plain `save_pretrained` folder, and what it says about held-out examples."""
+"""The trained model as a plain one, in memory or as a `save_pretrained` folder."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -40,40 +41,64 @@ def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, run_folder: 
     dist.barrier()
 
 
-def _whole_weights(engine: DeepSpeedEngine) -> dict[str, torch.Tensor]:
-    """Every parameter by name, on rank 0's CPU; under ZeRO-3 gathered one after the other."""
+def plain_model(engine: DeepSpeedEngine) -> T5ForConditionalGeneration:
+    """The model that `export_model` would write now, on every rank's device, in evaluation mode. Collective.
+
+    For a look from outside: engine, modes and random state stay as they are. Below ZeRO-3 its weights are the
+    engine's own tensors and take no memory; at ZeRO-3 every rank holds a whole copy until the model is let go.
+    """
+    return _rebuilt(engine.module, _whole_weights(engine, on_all_ranks=True))
+
+
+def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[str, torch.Tensor]:
+    """Every parameter by name: copies on rank 0's CPU, or as they are on each rank's device.
+
+    Under ZeRO-3 gathered one after the other, and copied in any case.
+    """
     if engine.zero_optimization_stage() < 3:
-        return {name: p.detach().cpu().clone() for name, p in engine.module.named_parameters()}
+        weights = {name: p.detach() for name, p in engine.module.named_parameters()}
+        return weights if on_all_ranks else {name: weight.cpu().clone() for name, weight in weights.items()}
     import deepspeed
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
     weights = {}
     for name, parameter in engine.module.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter]):
-            if dist.get_rank() == 0:
+        # Small ones are kept whole, and giving them back to their parts would make the next forward gather them.
+        whole = parameter.ds_status is ZeroParamStatus.AVAILABLE
+        with contextlib.nullcontext() if whole else deepspeed.zero.GatheredParameters([parameter]):
+            if on_all_ranks:
+                weights[name] = parameter.detach().to(engine.device, copy=True)
+            elif dist.get_rank() == 0:
                 weights[name] = parameter.detach().cpu().clone()
     return weights
 
 
 def _rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
+    """A model of its own around these weights; draws no random number."""
     from transformers import GenerationConfig, T5ForConditionalGeneration
 
     config = module.config.__class__.from_dict(module.config.to_dict())
     config.scale_decoder_outputs = module.config.scale_decoder_outputs
     config.use_cache = True
     config.dtype = next(iter(weights.values())).dtype
-    model = T5ForConditionalGeneration(config).to(config.dtype)
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
     if untied(module):
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
         # Read by transformers on loading: an untied T5 does not scale its decoder's output.
         model.config.tie_word_embeddings = False
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
     aliases = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"}
     if unexpected or set(missing) - aliases:
         raise RuntimeError(f"export: parameters {sorted(set(missing) - aliases) + unexpected} do not fit the model")
+    # Loading by assignment has put new parameters where ties were.
+    model.encoder.embed_tokens.weight = model.decoder.embed_tokens.weight = model.shared.weight
+    if not untied(module):
+        model.lm_head.weight = model.shared.weight
     model.generation_config = GenerationConfig(
         decoder_start_token_id=PAD, pad_token_id=PAD, eos_token_id=config.eos_token_id
     )
-    return model.eval()
+    return model.requires_grad_(False).eval()
 
 
 def load_export(run_folder: Storage) -> T5ForConditionalGeneration:
@@ -91,16 +116,3 @@ def load_export(run_folder: Storage) -> T5ForConditionalGeneration:
         return AutoModelForSeq2SeqLM.from_pretrained(temporary).eval()
     finally:
         shutil.rmtree(temporary)
-
-
-def greedy_predictions(
-    model: T5ForConditionalGeneration, tokenizer: TextTokenizer, sources: list[list[int]], max_tokens: int
-) -> list[str]:
-    """Greedy decoding of tokenised sources in one batch."""
-    width = max(map(len, sources))
-    ids = torch.tensor([source + [PAD] * (width - len(source)) for source in sources])
-    with torch.no_grad():
-        outputs = model.generate(
-            input_ids=ids, attention_mask=(ids != PAD).long(), max_new_tokens=max_tokens, do_sample=False, num_beams=1
-        )
-    return [tokenizer.decode(output.tolist()) for output in outputs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from lrsched.deepspeed_form import TOLERANCE
 from recipes.config import RunConfig
 from recipes.data.batches import MicroBatch, collate
 from recipes.errors import UserError
+from recipes.evaluation.forced import ForcedScores
+from recipes.training.best import Best
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
-from recipes.training.evaluation import held_out_loss
+from recipes.training.evaluation import generated_scores, held_out_scores
 from recipes.training.model import group_lr_ratios
 from recipes.training.notices import Notices, Order
 from recipes.training.spikes import Skips, TooManySkipped
@@ -55,7 +58,8 @@ class Training:
     after_update: called on all ranks after every update, once its evaluation is done and before its checkpoint.
     forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
-    may be off by, as a part of the peak.
+    may be off by, as a part of the peak. evaluated: the last evaluation's numbers; signatures: of sacreBLEU, in the
+    last one with generated text.
     """
 
     config: RunConfig
@@ -76,7 +80,9 @@ class Training:
     window: Window = field(default_factory=Window)
     skips: Skips = field(default_factory=Skips)
     step: int = 0
-    eval_loss: float = float("nan")
+    evaluated: dict[str, Any] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
     update_tokens: int = 0
     last_update_s: float = 0.0
     lr_tolerance: float = TOLERANCE
@@ -85,13 +91,24 @@ class Training:
     def rank(self) -> int:
         return dist.get_rank()
 
+    @property
+    def eval_loss(self) -> float:
+        """Of the last evaluation, in nats per target token."""
+        return self.evaluated.get("eval_loss", float("nan"))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the last evaluation ended the run."""
+        return self.best.ends_run(self.config.evaluation)
+
 
 def train_updates(run: Training) -> bool:
     """Run the updates that are left; after each: log, evaluate, checkpoint, as due.
 
-    False where the run was asked to stop: then its last checkpoint is of the last update made.
+    False where the run was asked to stop: then its last checkpoint is of the last update made. A run that stops
+    early by its evaluations is done, and a resume of it makes no more updates.
     """
-    settings, total, stop = run.config.training, run.schedule.total_steps, False
+    settings, total, stop = run.config.training, run.schedule.total_steps, run.stops_early
     while run.step < total and not stop:
         update = _one_update(run)
         if update is None:
@@ -102,12 +119,14 @@ def train_updates(run: Training) -> bool:
             evaluate(run)
         run.after_update(run)
         order = run.notices.poll(run.checkpoints.writing, run.last_update_s, run.checkpoints.last_s)
-        if order != Order.GO_ON or _due(run.step, run.config.checkpoint.every_steps, total):
+        stop = run.stops_early
+        to_keep = run.best.step == run.step or stop
+        if order != Order.GO_ON or to_keep or _due(run.step, run.config.checkpoint.every_steps, total):
             save(run)
-        stop = order == Order.STOP or (order == Order.HOLD and _hold(run))
+        stop = stop or order == Order.STOP or (order == Order.HOLD and _hold(run))
     with run.clock.phase("checkpoint"):
         run.checkpoints.wait()
-    return run.step == total
+    return run.step == total or run.stops_early
 
 
 def _hold(run: Training) -> bool:
@@ -237,18 +256,32 @@ def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
 
 
 def evaluate(run: Training) -> None:
-    """Held-out loss now: a line of metrics, and a report to Ray from every rank."""
-    before = run.clock.seconds.get("evaluation", 0.0)
+    """Held-out scores now: a line of metrics, and a report to Ray from every rank. Collective; changes no weight."""
+    settings = run.config.evaluation
+    every, generated = (
+        settings.generate_every_steps or run.config.training.eval_every_steps,
+        bool(settings.text_metrics),
+    )
+    generated = generated and _due(run.step, every, run.schedule.total_steps)
+    began, timed = time.perf_counter(), {}
     with run.clock.phase("evaluation"):
-        run.eval_loss, num_tokens = held_out_now(run)
-    seconds = run.clock.seconds["evaluation"] - before
-    run.write({"step": run.step, "eval_loss": run.eval_loss, "eval_tokens": num_tokens, "eval_s": seconds})
-    run.report({"step": run.step, "eval_loss": run.eval_loss})
+        numbers = held_out_now(run).fields(settings)
+        timed["eval_s"] = time.perf_counter() - began
+    if generated:
+        with run.clock.phase("generation"):
+            scores, numbers["eval_generated"] = generated_scores(run)
+        numbers |= scores.values
+        run.signatures = scores.signatures
+        timed["eval_generate_s"] = time.perf_counter() - began - timed["eval_s"]
+    run.evaluated = {"step": run.step} | numbers
+    run.write(run.evaluated | timed)
+    run.report(dict(run.evaluated))
+    run.best.note(run.evaluated, settings, generated)
 
 
-def held_out_now(run: Training) -> tuple[float, int]:
-    """Held-out loss in nats per target token, and the number of target tokens. Collective; changes nothing."""
-    return held_out_loss(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
+def held_out_now(run: Training) -> ForcedScores:
+    """Teacher-forced held-out scores; the first of them is the loss in nats per target token. Collective; changes nothing."""
+    return held_out_scores(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
 
 
 def save(run: Training) -> None:
@@ -256,8 +289,9 @@ def save(run: Training) -> None:
     with run.clock.phase("checkpoint"):
         run.flush()
         window = replace(run.window, loss_sum=float(run.window.loss_sum))
-        counters = asdict(window) | {"eval_loss": run.eval_loss, "skips": run.skips.state()}
-        run.checkpoints.save(run.engine, run.step, counters)
+        counters = asdict(window) | {"skips": run.skips.state(), "best": run.best.state()}
+        counters |= {"evaluated": run.evaluated, "signatures": run.signatures}
+        run.checkpoints.save(run.engine, run.step, counters, best_step=run.best.step)
 
 
 def restore(run: Training) -> bool:
@@ -271,7 +305,8 @@ def restore(run: Training) -> bool:
             f"the checkpoint at update {manifest.step} was trained with another schedule: give that one, or another run.name"
         )
     counters = run.checkpoints.load(run.engine, manifest)
-    run.eval_loss = counters.pop("eval_loss")
+    run.evaluated, run.signatures = counters.pop("evaluated"), counters.pop("signatures")
+    run.best = Best(**counters.pop("best"))
     run.skips = Skips.of_state(counters.pop("skips"))
     run.window = Window(**counters)
     run.step = manifest.step

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -17,11 +16,14 @@ from lrsched.deepspeed_form import TOLERANCE, block_tolerance
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan
+from recipes.evaluation.generation import spread_evenly
+from recipes.evaluation.metrics import check_own_metrics
 from recipes.reporting.metrics import MetricsWriter
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.engine import start_engine
-from recipes.training.export import export_model, greedy_predictions, load_export
+from recipes.training.evaluation import as_records, decoding_of, predictions
+from recipes.training.export import export_model, load_export
 from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
@@ -65,15 +67,18 @@ def train(
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
         publish({"started": True})
         finished = train_updates(run)
+    if run.stops_early:
+        publish({"say": _why_stopped(run)})
     if not finished:
         publish({"say": f"stopped after update {run.step}, with a checkpoint of it"})
         return {"state": "stopped", "updates": run.step}
     with clock.phase("export"):
+        exported = _take_best(run)
         export_model(run.engine, run.data.tokenizer, job.run_folder)
         if rank == 0:
             samples = _samples(run, job)
             job.run_folder.write_text("samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
-    summary = _summary(run, job)
+    summary = _summary(run, job) | _outcome(run, exported)
     if rank == 0:
         job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
     return summary
@@ -119,6 +124,7 @@ def _build(
         torch.set_num_threads(max(1, int(config.scaling.cpus_per_worker)))
     data = open_data(job.data_folder)
     schedule = job.schedule
+    check_own_metrics(config.evaluation)
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
@@ -151,20 +157,53 @@ def _build(
     )
 
 
+def _take_best(run: Training) -> int:
+    """Go back to the best evaluation's weights, where they are to be exported; the update the weights are of. Collective."""
+    best = run.best.step
+    if run.config.evaluation.export != "best" or best in (0, run.step):
+        return run.step
+    manifest = run.checkpoints.whole(best)
+    if manifest is None:
+        run.say(f"the best update {best} is lost with its checkpoint: update {run.step} is exported")
+        return run.step
+    run.checkpoints.load(run.engine, manifest)
+    return best
+
+
 def _samples(run: Training, job: Job) -> list[dict[str, str]]:
-    """Greedy predictions of the exported model for held-out examples spread over the whole set."""
-    data, tokenizer = run.data.held_out, run.data.tokenizer
-    num = min(run.config.training.num_samples, len(data))
+    """Predictions of the exported model for held-out examples spread over the whole set."""
+    num = min(run.config.training.num_samples, len(run.data.held_out))
     if num == 0:
         return []
-    chosen = np.linspace(0, len(data) - 1, num).round().astype(int).tolist()
-    sources = [data.source(i).tolist() for i in chosen]
-    model = load_export(job.run_folder)
-    predictions = greedy_predictions(model, tokenizer, sources, run.config.data.max_target_tokens)
-    return [
-        {"source": tokenizer.decode(source), "reference": tokenizer.decode(data.target(i).tolist()), "prediction": text}
-        for source, i, text in zip(sources, chosen, predictions, strict=True)
-    ]
+    examples = spread_evenly(len(run.data.held_out), num)
+    texts = predictions(load_export(job.run_folder), run.data, examples, decoding_of(run.config))
+    return as_records(run.data, examples, texts)
+
+
+def _outcome(run: Training, exported: int) -> dict[str, Any]:
+    """What the evaluations came to. evaluation: the last one's numbers."""
+    tracked = run.config.evaluation.best
+    best = {"metric": tracked.metric, "value": run.best.value, "update": run.best.step} if tracked else None
+    return {
+        "evaluation": run.evaluated,
+        "metric_signatures": run.signatures,
+        "best": best,
+        "exported_update": exported,
+        "stopped_early": _why_stopped(run) if run.stops_early else None,
+    }
+
+
+def _why_stopped(run: Training) -> str:
+    best, total = run.best, run.schedule.total_steps
+    value = "no value" if best.value is None else f"{best.value:.4g} of update {best.step}"
+    words = (
+        f"stopped early after update {run.step} of {total}: {best.num_worse} evaluations in a row without a better "
+        f"{run.config.evaluation.best.metric} than {value}"
+    )
+    lr, last = run.schedule.lr(run.step - 1), run.schedule.lr(total - 1)
+    if lr > last:
+        words += f"; the weights have not annealed: lr {lr:.3g} instead of {last:.3g} at the schedule's end"
+    return words
 
 
 def _summary(run: Training, job: Job) -> dict[str, Any]:

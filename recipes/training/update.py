@@ -67,16 +67,21 @@ def run_update(
     return UpdateResult(loss_sum, lrs, grad_norm, applied and math.isfinite(grad_norm))
 
 
-def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
-    """Cross-entropy in nats, summed over the micro-batch's target tokens (padding does not count)."""
-    import torch.nn.functional as F
-
-    logits = model(
+def target_logits(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+    """Scores of every token at every place of the targets, each given the true tokens before it: (n, longest target, vocabulary)."""
+    return model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         decoder_input_ids=batch.decoder_input_ids,
         use_cache=False,
     ).logits
+
+
+def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+    """Cross-entropy in nats, summed over the micro-batch's target tokens (padding does not count)."""
+    import torch.nn.functional as F
+
+    logits = target_logits(model, batch)
     return F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="sum")
 
 

@@ -1,0 +1,72 @@
+"""Text pairs of a file with their token ids, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from recipes.config import DataBlock
+from recipes.data.sources import NUM_NAMED_ROWS, Examples
+from recipes.data.tokenizer import TextTokenizer, truncate_tokens
+from recipes.errors import UserError
+
+
+class TextPairs:
+    """Sources with their prefix, references as the file has them, and the ids of both.
+
+    Attributes:
+        sources, references: texts.
+        source_lengths, target_lengths: tokens, the end token included.
+        num_truncated: texts cut off at the limits.
+    """
+
+    def __init__(self, examples: Examples, tokenizer: TextTokenizer, config: DataBlock):
+        """
+        Raises:
+            UserError: texts longer than the limits, with data.on_too_long: refuse.
+        """
+        self.sources = [config.prefix + text for text in examples.sources.to_pylist()]
+        self.references = examples.targets.to_pylist()
+        self.where = examples.where
+        self.num_truncated = 0
+        self._source = self._encoded("source", self.sources, tokenizer, config)
+        self._target = self._encoded("target", self.references, tokenizer, config)
+        self.source_lengths, self.target_lengths = (np.diff(offsets) for _, offsets in (self._source, self._target))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def source(self, i: int) -> np.ndarray:
+        """Token ids of a source."""
+        return _row(self._source, i)
+
+    def target(self, i: int) -> np.ndarray:
+        """Token ids of a reference."""
+        return _row(self._target, i)
+
+    def _encoded(
+        self, side: str, texts: list[str], tokenizer: TextTokenizer, config: DataBlock
+    ) -> tuple[np.ndarray, np.ndarray]:
+        limit = getattr(config, f"max_{side}_tokens")
+        ids, offsets = tokenizer.encode_batch(texts)
+        lengths = np.diff(offsets)
+        too_long = np.flatnonzero(lengths > limit)
+        if len(too_long) and config.on_too_long == "refuse":
+            raise UserError(_refusal(side, limit, too_long, lengths, self.where))
+        self.num_truncated += len(too_long)
+        return truncate_tokens(ids, offsets, limit, tokenizer.eos_id)
+
+
+def _row(encoded: tuple[np.ndarray, np.ndarray], i: int) -> np.ndarray:
+    ids, offsets = encoded
+    return ids[offsets[i] : offsets[i + 1]]
+
+
+def _refusal(side: str, limit: int, too_long: np.ndarray, lengths: np.ndarray, where: Callable[[int], str]) -> str:
+    named = ", ".join(f"{where(i)} ({lengths[i]} tokens)" for i in too_long[:NUM_NAMED_ROWS].tolist())
+    more = f" and {len(too_long) - NUM_NAMED_ROWS:,} more" if len(too_long) > NUM_NAMED_ROWS else ""
+    return (
+        f"data.max_{side}_tokens: {len(too_long):,} {side} texts have more than {limit} tokens: {named}{more} (longest: "
+        f"{lengths.max()}); raise the limit, or cut them off with data.on_too_long=truncate"
+    )

@@ -1,0 +1,80 @@
+"""What `recipes.evaluate` is asked to do: the settings of the run, or none, and what is laid over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from recipes.config import Block, DataBlock, EvaluationBlock, TrainingBlock
+from recipes.config_file import apply_overrides, parse_as
+from recipes.errors import UserError
+from recipes.evaluation.generation import Decoding
+from recipes.evaluation.metrics import check_own_metrics
+from recipes.evaluation.saved_model import is_run
+from recipes.storage import Storage
+
+# What a run's evaluations have to say about the one of another file.
+_KEPT = ("metrics", "bleu_tokenizer", "generation")
+
+
+class RequestConfig(Block):
+    """The blocks of a run's config that an evaluation reads."""
+
+    data: DataBlock = Field(description="Which text pairs, and how they become tokens.")
+    evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock, description="What is measured.")
+    training: TrainingBlock = Field(default_factory=TrainingBlock, description="Only micro_batch_tokens counts.")
+
+    @model_validator(mode="after")
+    def _generation_fits(self) -> RequestConfig:
+        self.evaluation.generation.check_limit(self.data.max_target_tokens)
+        return self
+
+
+@dataclass(frozen=True)
+class Request:
+    """folder: of a run or of a saved model."""
+
+    folder: Storage
+    config: RequestConfig
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding.of(
+            self.config.evaluation.generation,
+            max_target_tokens=self.config.data.max_target_tokens,
+            micro_batch_tokens=self.config.training.micro_batch_tokens,
+        )
+
+
+def read_request(model: str, data: str, overrides: list[str]) -> Request:
+    """For a run its own columns, prefix, limits, metrics and generation are the defaults.
+
+    Raises:
+        UserError: no such folder, a config that cannot be read, an unknown key or metric.
+    """
+    folder = Storage(model)
+    if not folder.exists():
+        raise UserError(f"{model}: there is no such folder")
+    content = _of_run(folder) if is_run(folder) else {}
+    where = f"{model}/config.yaml" if content else "settings"
+    content["data"] = content.get("data", {}) | {"source": data, "eval_source": None}
+    config = parse_as(RequestConfig, apply_overrides(content, overrides), where)
+    check_own_metrics(config.evaluation)
+    return Request(folder, config)
+
+
+def _of_run(folder: Storage) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(folder.read_text("config.yaml"))
+        evaluation = content.get("evaluation", {})
+        return {
+            "data": content["data"],
+            "training": content["training"],
+            "evaluation": {key: evaluation[key] for key in _KEPT if key in evaluation},
+        }
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{folder}/config.yaml is not the config of a run") from None

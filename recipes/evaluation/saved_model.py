@@ -1,0 +1,90 @@
+"""A T5 and its tokenizer from a run's export or any `save_pretrained` folder."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recipes.config import TokenizerBlock
+from recipes.errors import UserError
+from recipes.storage import Storage
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+    from recipes.data.tokenizer import TextTokenizer
+
+_EXPORT = "export"
+
+
+def is_run(folder: Storage) -> bool:
+    """Whether a folder is that of a run, rather than of a model."""
+    return folder.exists("config.yaml")
+
+
+@contextmanager
+def model_folder(folder: Storage) -> Iterator[Path]:
+    """The folder of the model as a path of this machine: of a run, its export.
+
+    Raises:
+        UserError: there is no model.
+    """
+    place = folder / _EXPORT if is_run(folder) else folder
+    if not place.exists("config.json"):
+        if is_run(folder):
+            raise UserError(f"{folder}: the run has no {_EXPORT}/ yet: it is written when the run ends")
+        raise UserError(f"{folder}: neither the folder of a run (config.yaml) nor of a saved model (config.json)")
+    if place.local is not None:
+        yield place.local
+        return
+    with tempfile.TemporaryDirectory(prefix="model_") as temporary:
+        place.download_folder("", Path(temporary))
+        yield Path(temporary)
+
+
+def load_saved(folder: Path, device: str) -> tuple[T5ForConditionalGeneration, TextTokenizer]:
+    """Model and tokenizer, the model in the precision it was saved in and in evaluation mode.
+
+    device: auto (cuda where there is one), cpu, cuda or another of torch's.
+
+    Raises:
+        UserError: not a T5, no tokenizer, one with more ids than the model has embeddings, or no such device.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+    from transformers.utils import logging
+
+    from recipes.data.tokenizer import saved_tokenizer
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--device {device}: {reason}") from None
+    try:
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+        if kind not in ("t5", "mt5"):
+            raise UserError(f"{folder} holds a {kind}, not a T5")
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True
+        )
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{folder}: no model can be loaded: {str(error).splitlines()[0]}") from None
+    try:
+        tokenizer = saved_tokenizer(TokenizerBlock(kind="folder", path=str(folder)))
+    except UserError as error:
+        raise UserError(str(error).removeprefix("data.tokenizer.path: ")) from None
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} token ids, the model {model.config.vocab_size} embeddings"
+        )
+    return model.to(place).eval(), tokenizer
