@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable
@@ -48,6 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     from recipes.errors import RunFailed
     from recipes.evaluation.metrics import MetricFailed
     from recipes.evaluation.request import read_request
+    from recipes.reporting.metrics import finite
 
     flags = {
         "evaluation.metrics": f"[{options.metrics}]" if options.metrics is not None else None,
@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in scores.predictions)
         Path(options.predictions).write_text("".join(lines), encoding="utf-8")
     if options.out is not None:
-        Path(options.out).write_text(json.dumps(_finite(_as_json(request, scores, about)), indent=1) + "\n")
+        Path(options.out).write_text(json.dumps(finite(_as_json(request, scores, about)), indent=1) + "\n")
     return 0
 
 
@@ -129,7 +129,7 @@ def _table(fields: dict[str, Any]) -> str:
 
 
 def _as_json(request: Request, scores: PairScores, about: dict[str, Any]) -> dict[str, Any]:
-    import importlib.metadata
+    from recipes.launching.environment import installed_version
 
     packages = ("torch", "transformers", "sacrebleu", "rouge-score")
     data = request.config.data
@@ -141,15 +141,8 @@ def _as_json(request: Request, scores: PairScores, about: dict[str, Any]) -> dic
         "generation": vars(request.decoding) if scores.predictions else None,
         "prefix": data.prefix,
         **about,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: installed_version(name) for name in packages},
     }
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN or infinity: such a number is null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

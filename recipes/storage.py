@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,6 +132,16 @@ class Storage:
         fs.copy_files(
             self.path(name), str(target), source_filesystem=self._fs, destination_filesystem=fs.LocalFileSystem()
         )
+
+    @contextmanager
+    def on_this_machine(self) -> Iterator[Path]:
+        """The folder as a path: itself, or from an object store a copy for the length of the block."""
+        if self.local is not None:
+            yield self.local
+            return
+        with tempfile.TemporaryDirectory(prefix="copy_") as temporary:
+            self.download_folder("", Path(temporary))
+            yield Path(temporary)
 
     def publish_folder(self, source: Path, name: str) -> None:
         """Move a finished local folder to ``name`` so that it is seen whole or not at all.

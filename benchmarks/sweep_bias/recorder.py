@@ -37,7 +37,7 @@ class Recorder:
 
     def _score(self, run: Training) -> None:
         step, known = run.step, {}
-        losses: dict[str, Any] = {"raw": held_out_now(run)[0]}
+        losses: dict[str, Any] = {"raw": held_out_now(run).loss}
         costs = {"raw": 0}
         for ratio in AVERAGED_RATIOS:
             losses[f"averaged {ratio}"] = self._means.pop((step, ratio)).loss(run)

@@ -18,6 +18,8 @@ TEXT_METRICS = {
     "rouge": ("eval_rouge1", "eval_rouge2", "eval_rougeL"),
     "exact_match": ("eval_exact_match",),
 }
+# Of an evaluation too, beside its metrics.
+PLAIN_FIELDS = ("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s")
 _FALLING = ("eval_loss", "eval_perplexity")
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 

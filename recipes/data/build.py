@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recipes.config import DataBlock
-from recipes.data.sources import NUM_NAMED_ROWS, Examples
+from recipes.data.sources import NUM_NAMED_ROWS, Examples, too_long_refusal
 from recipes.data.token_files import ROWS_PER_BATCH, TokenWriter
 from recipes.data.tokenizer import MAX_TRAINING_CHARS, TextTokenizer, train_unigram, truncate_tokens
 from recipes.errors import UserError
@@ -95,13 +95,15 @@ class _Counts:
         lines = []
         for name, side in self.sides.items():
             if side.num_too_long:
-                others = side.num_too_long - len(side.first_too_long)
-                more = f" and {others:,} more" if others else ""
                 lines.append(
-                    f"data.max_{name}_tokens: {side.num_too_long:,} {_NAMES[split]} {name} texts have more than "
-                    f"{limits[name]} tokens: "
-                    f"{', '.join(side.first_too_long)}{more} (longest: {side.longest}); "
-                    "raise the limit, or cut them off with data.on_too_long=truncate"
+                    too_long_refusal(
+                        name,
+                        f"{_NAMES[split]} {name}",
+                        limits[name],
+                        side.num_too_long,
+                        side.first_too_long,
+                        side.longest,
+                    )
                 )
         return lines
 

@@ -92,6 +92,16 @@ def read_examples(config: DataBlock, part: Literal["source", "eval_source"] = "s
     return _usable(columns, names, f"data.{part}", str(uri), config.on_bad_row)
 
 
+def too_long_refusal(side: str, what: str, limit: int, num_too_long: int, named: list[str], longest: int) -> str:
+    """The line that refuses texts of more tokens than ``data.max_<side>_tokens``; named: the first of them."""
+    others = num_too_long - len(named)
+    more = f" and {others:,} more" if others else ""
+    return (
+        f"data.max_{side}_tokens: {num_too_long:,} {what} texts have more than {limit} tokens: {', '.join(named)}{more} "
+        f"(longest: {longest}); raise the limit, or cut them off with data.on_too_long=truncate"
+    )
+
+
 def list_files(uri: str, field_name: str) -> tuple[fs.FileSystem, list[tuple[str, str]]]:
     """The files a source consists of, as (path on the filesystem, short name), by name.
 

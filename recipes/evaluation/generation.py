@@ -13,6 +13,9 @@ from recipes.config import GenerationBlock
 if TYPE_CHECKING:
     from transformers import GenerationConfig, T5ForConditionalGeneration
 
+    from recipes.config import RunConfig
+    from recipes.evaluation.request import RequestConfig
+
 _BATCH_RATIO = 4
 
 
@@ -65,6 +68,15 @@ class Decoding:
             eos_token_id=config.eos_token_id,
             **beams,
         )
+
+
+def decoding_of(config: RunConfig | RequestConfig) -> Decoding:
+    """How a run, or an evaluation by itself, generates text."""
+    return Decoding.of(
+        config.evaluation.generation,
+        max_target_tokens=config.data.max_target_tokens,
+        micro_batch_tokens=config.training.micro_batch_tokens,
+    )
 
 
 def spread_evenly(num_examples: int, wanted: int | None) -> np.ndarray:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.config import EvaluationBlock
-from recipes.config.evaluation import FORCED_METRICS, TEXT_METRICS
+from recipes.config.evaluation import FORCED_METRICS, PLAIN_FIELDS, TEXT_METRICS
 from recipes.errors import UserError, nearest
 
 # Fields of an evaluation that are not a user's.
 _TAKEN = {
-    *("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s"),
+    *PLAIN_FIELDS,
     *(name for names in (FORCED_METRICS | TEXT_METRICS).values() for name in names),
 }
 
@@ -65,6 +65,12 @@ def text_scores(
         else:
             values |= _own(name, predictions, references, sources)
     return TextScores(values, signatures)
+
+
+def record_scores(settings: EvaluationBlock, records: Sequence[dict[str, str]]) -> TextScores:
+    """`text_scores` of records with prediction, reference and source."""
+    columns = ([record[name] for record in records] for name in ("prediction", "reference", "source"))
+    return text_scores(settings, *columns)
 
 
 def _bleu(predictions: Sequence[str], references: Sequence[str], tokenizer: str) -> tuple[float, str]:

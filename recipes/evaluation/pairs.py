@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from recipes.config import DataBlock
-from recipes.data.sources import NUM_NAMED_ROWS, Examples
+from recipes.data.sources import NUM_NAMED_ROWS, Examples, too_long_refusal
 from recipes.data.tokenizer import TextTokenizer, truncate_tokens
 from recipes.errors import UserError
 
@@ -53,7 +51,8 @@ class TextPairs:
         lengths = np.diff(offsets)
         too_long = np.flatnonzero(lengths > limit)
         if len(too_long) and config.on_too_long == "refuse":
-            raise UserError(_refusal(side, limit, too_long, lengths, self.where))
+            named = [f"{self.where(i)} ({lengths[i]} tokens)" for i in too_long[:NUM_NAMED_ROWS].tolist()]
+            raise UserError(too_long_refusal(side, side, limit, len(too_long), named, int(lengths.max())))
         self.num_truncated += len(too_long)
         return truncate_tokens(ids, offsets, limit, tokenizer.eos_id)
 
@@ -61,12 +60,3 @@ class TextPairs:
 def _row(encoded: tuple[np.ndarray, np.ndarray], i: int) -> np.ndarray:
     ids, offsets = encoded
     return ids[offsets[i] : offsets[i + 1]]
-
-
-def _refusal(side: str, limit: int, too_long: np.ndarray, lengths: np.ndarray, where: Callable[[int], str]) -> str:
-    named = ", ".join(f"{where(i)} ({lengths[i]} tokens)" for i in too_long[:NUM_NAMED_ROWS].tolist())
-    more = f" and {len(too_long) - NUM_NAMED_ROWS:,} more" if len(too_long) > NUM_NAMED_ROWS else ""
-    return (
-        f"data.max_{side}_tokens: {len(too_long):,} {side} texts have more than {limit} tokens: {named}{more} (longest: "
-        f"{lengths.max()}); raise the limit, or cut them off with data.on_too_long=truncate"
-    )

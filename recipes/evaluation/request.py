@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from recipes.config import Block, DataBlock, EvaluationBlock, TrainingBlock
 from recipes.config_file import apply_overrides, parse_as
 from recipes.errors import UserError
-from recipes.evaluation.generation import Decoding
+from recipes.evaluation.generation import Decoding, decoding_of
 from recipes.evaluation.metrics import check_own_metrics
 from recipes.evaluation.saved_model import is_run
 from recipes.storage import Storage
@@ -41,11 +41,7 @@ class Request:
 
     @property
     def decoding(self) -> Decoding:
-        return Decoding.of(
-            self.config.evaluation.generation,
-            max_target_tokens=self.config.data.max_target_tokens,
-            micro_batch_tokens=self.config.training.micro_batch_tokens,
-        )
+        return decoding_of(self.config)
 
 
 def read_request(model: str, data: str, overrides: list[str]) -> Request:

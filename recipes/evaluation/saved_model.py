@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
 
     from recipes.data.tokenizer import TextTokenizer
 
-_EXPORT = "export"
+# A run's model, in its folder.
+EXPORT = "export"
 
 
 def is_run(folder: Storage) -> bool:
@@ -33,17 +33,13 @@ def model_folder(folder: Storage) -> Iterator[Path]:
     Raises:
         UserError: there is no model.
     """
-    place = folder / _EXPORT if is_run(folder) else folder
+    place = folder / EXPORT if is_run(folder) else folder
     if not place.exists("config.json"):
         if is_run(folder):
-            raise UserError(f"{folder}: the run has no {_EXPORT}/ yet: it is written when the run ends")
+            raise UserError(f"{folder}: the run has no {EXPORT}/ yet: it is written when the run ends")
         raise UserError(f"{folder}: neither the folder of a run (config.yaml) nor of a saved model (config.json)")
-    if place.local is not None:
-        yield place.local
-        return
-    with tempfile.TemporaryDirectory(prefix="model_") as temporary:
-        place.download_folder("", Path(temporary))
-        yield Path(temporary)
+    with place.on_this_machine() as path:
+        yield path
 
 
 def load_saved(folder: Path, device: str) -> tuple[T5ForConditionalGeneration, TextTokenizer]:

@@ -11,7 +11,7 @@ from recipes.data.batches import collate
 from recipes.data.plan import evaluation_plan
 from recipes.evaluation.forced import ForcedScores, forced_sums
 from recipes.evaluation.generation import Decoding, generate, generation_batches, spread_evenly
-from recipes.evaluation.metrics import text_scores
+from recipes.evaluation.metrics import record_scores
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -75,6 +75,5 @@ def score_pairs(
         {"source": pairs.sources[i], "reference": pairs.references[i], "prediction": texts[place]}
         for place, i in enumerate(examples.tolist())
     ]
-    columns = {name: [record[name] for record in records] for name in ("prediction", "reference", "source")}
-    scores = text_scores(settings, *columns.values())
+    scores = record_scores(settings, records)
     return PairScores(fields | {"eval_generated": len(records)} | scores.values, scores.signatures, records)

@@ -50,14 +50,13 @@ def git_commit() -> str | None:
     GIT_COMMIT, or None.
     """
     here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return os.environ.get("GIT_COMMIT") or None
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        found = result.stdout.strip() if result.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+        found = ""
+    return found or os.environ.get("GIT_COMMIT") or None
 
 
 def job_package() -> str | None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from recipes.config.evaluation import PLAIN_FIELDS
 from recipes.errors import StorageError
 from recipes.reporting.tensorboard_events import TensorBoardEvents
 from recipes.storage import Storage
@@ -33,8 +34,6 @@ SCALARS = {
     "tokens_per_s": "train/tokens_per_s",
     "eval_loss": "eval/loss",
 }
-# Of an evaluation, but no measure of the model.
-_NO_METRICS = ("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def read_metrics(run_folder: Storage) -> Metrics:
 
 def metric_fields(record: dict[str, Any]) -> list[str]:
     """The metrics beside the loss in an evaluation's line."""
-    return [name for name in record if name.startswith("eval_") and name not in _NO_METRICS]
+    return [name for name in record if name.startswith("eval_") and name not in PLAIN_FIELDS]
 
 
 class MetricsWriter:
@@ -153,16 +152,17 @@ def _plain(value: Any) -> Any:
 
 
 def _to_line(record: dict[str, Any]) -> str:
-    return json.dumps(_finite(record), allow_nan=False) + "\n"
+    return json.dumps(finite(record), allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no NaN or infinity: such a number is None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

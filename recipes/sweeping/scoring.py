@@ -101,7 +101,7 @@ class RungScorer:
         self._scored.add(run.step)
         began = time.perf_counter()
         with run.clock.phase("rungs"):
-            raw = held_out_now(run)[0]
+            raw = held_out_now(run).loss
             score, extra_updates = (raw, 0) if run.step == run.schedule.total_steps else self._score(run, raw)
         self.report(RungScore(run.step, score, raw, extra_updates, time.perf_counter() - began))
 
@@ -185,7 +185,7 @@ def annealed_loss(run: Training, lrs: Sequence[float]) -> float:
     for i, lr in enumerate(lrs):
         set_lrs(run, lr)
         run_update(run.engine, micro_batches(run, position + i), run.plan.target_tokens(position + i))
-    loss = held_out_now(run)[0]
+    loss = held_out_now(run).loss
     before.put_back()
     return loss
 
@@ -213,6 +213,6 @@ class WeightMean:
         for weight, mean in zip(local_weights(run.engine), self._mean, strict=True):
             weight.copy_(mean)
         gather_again(run.engine)
-        loss = held_out_now(run)[0]
+        loss = held_out_now(run).loss
         before.put_back()
         return loss

@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from recipes.errors import UserError
 from recipes.evaluation.forced import ForcedScores, forced_sums
-from recipes.evaluation.generation import Decoding, generate, generation_batches, spread_evenly
-from recipes.evaluation.metrics import MetricFailed, TextScores, text_scores
+from recipes.evaluation.generation import Decoding, decoding_of, generate, generation_batches, spread_evenly
+from recipes.evaluation.metrics import MetricFailed, TextScores, record_scores
 from recipes.training.checkpoint import random_state, set_random_state
 from recipes.training.export import plain_model
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
     from transformers import T5ForConditionalGeneration
 
-    from recipes.config import RunConfig
     from recipes.data.batches import MicroBatch
     from recipes.data.cache import TokenData
     from recipes.training.loop import Training
@@ -38,15 +37,6 @@ def held_out_scores(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch]
     engine.train()
     dist.all_reduce(sums)
     return ForcedScores.of_sums(sums)
-
-
-def decoding_of(config: RunConfig) -> Decoding:
-    """How a run generates text."""
-    return Decoding.of(
-        config.evaluation.generation,
-        max_target_tokens=config.data.max_target_tokens,
-        micro_batch_tokens=config.training.micro_batch_tokens,
-    )
 
 
 def predictions(
@@ -108,9 +98,8 @@ def generated_scores(run: Training) -> tuple[TextScores, int]:
 
 def _scored(run: Training, records: list[dict[str, str]]) -> TextScores | Exception:
     _write(run, records)
-    columns = {name: [record[name] for record in records] for name in ("prediction", "reference", "source")}
     try:
-        return text_scores(run.config.evaluation, *columns.values())
+        return record_scores(run.config.evaluation, records)
     except (UserError, MetricFailed) as error:
         # Not here: the other ranks wait for the scores.
         return type(error)(str(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from recipes.evaluation.saved_model import EXPORT
 from recipes.storage import Storage
 from recipes.training.model import PAD, untied
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
     from recipes.data.tokenizer import TextTokenizer
-
-FOLDER = "export"
 
 
 def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, run_folder: Storage) -> None:
@@ -32,12 +30,12 @@ def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, run_folder: 
     if dist.get_rank() == 0:
         model = _rebuilt(engine.module, weights)
         with tempfile.TemporaryDirectory(prefix="export_", dir=run_folder.local) as temporary:
-            folder = Path(temporary) / FOLDER
+            folder = Path(temporary) / EXPORT
             folder.mkdir()
             model.save_pretrained(folder)
             tokenizer.save(folder)
-            run_folder.delete_folder(FOLDER)
-            run_folder.publish_folder(folder, FOLDER)
+            run_folder.delete_folder(EXPORT)
+            run_folder.publish_folder(folder, EXPORT)
     dist.barrier()
 
 
@@ -108,11 +106,5 @@ def load_export(run_folder: Storage) -> T5ForConditionalGeneration:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    if run_folder.local is not None:
-        return AutoModelForSeq2SeqLM.from_pretrained(run_folder.local / FOLDER).eval()
-    temporary = Path(tempfile.mkdtemp(prefix="export_"))
-    try:
-        run_folder.download_folder(FOLDER, temporary)
-        return AutoModelForSeq2SeqLM.from_pretrained(temporary).eval()
-    finally:
-        shutil.rmtree(temporary)
+    with (run_folder / EXPORT).on_this_machine() as folder:
+        return AutoModelForSeq2SeqLM.from_pretrained(folder).eval()

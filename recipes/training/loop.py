@@ -258,11 +258,8 @@ def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
 def evaluate(run: Training) -> None:
     """Held-out scores now: a line of metrics, and a report to Ray from every rank. Collective; changes no weight."""
     settings = run.config.evaluation
-    every, generated = (
-        settings.generate_every_steps or run.config.training.eval_every_steps,
-        bool(settings.text_metrics),
-    )
-    generated = generated and _due(run.step, every, run.schedule.total_steps)
+    every = settings.generate_every_steps or run.config.training.eval_every_steps
+    generated = bool(settings.text_metrics) and _due(run.step, every, run.schedule.total_steps)
     began, timed = time.perf_counter(), {}
     with run.clock.phase("evaluation"):
         numbers = held_out_now(run).fields(settings)
@@ -280,7 +277,7 @@ def evaluate(run: Training) -> None:
 
 
 def held_out_now(run: Training) -> ForcedScores:
-    """Teacher-forced held-out scores; the first of them is the loss in nats per target token. Collective; changes nothing."""
+    """Teacher-forced held-out scores. Collective; changes nothing."""
     return held_out_scores(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
 
 

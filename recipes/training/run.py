@@ -16,13 +16,13 @@ from lrsched.deepspeed_form import TOLERANCE, block_tolerance
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan
-from recipes.evaluation.generation import spread_evenly
+from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
 from recipes.reporting.metrics import MetricsWriter
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.engine import start_engine
-from recipes.training.evaluation import as_records, decoding_of, predictions
+from recipes.training.evaluation import as_records, predictions
 from recipes.training.export import export_model, load_export
 from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates

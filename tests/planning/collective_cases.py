@@ -7,36 +7,21 @@ counts them]}, with two micro-batches per rank.
 """
 
 import json
-import os
-import socket
 import sys
 
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from tests.training import ranks
 
 WORLD, UPDATES = 2, 3
 
 
 def main(cases):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (cases, port), nprocs=WORLD)
+    ranks.start(_rank, WORLD, cases)
 
 
-def _rank(rank, cases, port):
-    import torch
-
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(WORLD), DS_ACCELERATOR="cpu")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _rank(rank, cases):
     seen = [_collectives(rank, stage, extra) for stage, extra in cases]
     if rank == 0:
         print("RESULT" + json.dumps(seen), flush=True)
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _collectives(rank, stage, extra):

@@ -6,20 +6,18 @@ The runs lie in FOLDER/STAGE. In each, text is generated for every held-out exam
 """
 
 import json
-import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
 from recipes.training import evaluation
 from recipes.training.run import train
 from tests.conftest import small_run
+from tests.training import ranks
 
 
 def main(pairs, folder, *stages):
@@ -33,17 +31,10 @@ def main(pairs, folder, *stages):
         ]
         arguments = small_run(Path(pairs), Path(folder) / stage, *settings)
         jobs.append(prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)[0])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (jobs, port), nprocs=2)
+    ranks.start(_rank, 2, jobs)
 
 
-def _rank(rank, jobs, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE="2", DS_ACCELERATOR="cpu")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _rank(rank, jobs):
     shares, own = [], evaluation.predictions
 
     def noted(model, data, examples, decoding, *place):
@@ -58,10 +49,6 @@ def _rank(rank, jobs, port):
     dist.all_gather_object(both, shares)
     if rank == 0:
         print("RESULT" + json.dumps(both), flush=True)
-    dist.barrier()
-    # gloo's threads may abort a process that takes its group down while another still talks.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,11 @@ the gradient's distance from plain torch's in fp64 over the whole batch at once,
 
 import copy
 import json
-import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from recipes.config_file import load_config
 from recipes.data.batches import collate
@@ -26,16 +23,14 @@ from recipes.training.engine import start_engine
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.update import run_update
 from tests.conftest import small_run
+from tests.training import ranks
 from tests.training.test_engine import _weights
 
 STAGES, BUDGETS, UPDATE, TIMES = (0, 1, 2, 3), (150, 400, 3000), 1, 1e3
 
 
 def main(world, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (world, folder, port), nprocs=world)
+    ranks.start(_rank, world, world, folder)
 
 
 def prepared(folder, stage, budget, rank=0):
@@ -54,18 +49,10 @@ def prepared(folder, stage, budget, rank=0):
     return prepare(load_config(file, overrides), lambda text: None, started_at=0.0)[0]
 
 
-def _rank(rank, world, folder, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(world), DS_ACCELERATOR="cpu")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _rank(rank, world, folder):
     results = [_one(rank, world, folder, stage, budget) for stage in STAGES for budget in BUDGETS]
     if rank == 0:
         print("RESULT" + json.dumps(results), flush=True)
-    dist.barrier()
-    # gloo's threads may abort a process that takes its group down while another still talks.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _one(rank, world, folder, stage, budget):

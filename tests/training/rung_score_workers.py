@@ -6,21 +6,19 @@ The runs lie in FOLDER/plain and FOLDER/scored.
 """
 
 import json
-import os
-import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
 from recipes.sweeping.scoring import RungScorer, Scoring
 from recipes.training.run import train
 from tests.conftest import small_run
+from tests.training import ranks
 
 
 def main(pairs, folder, stage, precision, method):
@@ -29,17 +27,10 @@ def main(pairs, folder, stage, precision, method):
     for name in ("plain", "scored"):
         arguments = small_run(Path(pairs), Path(folder) / name, *settings)
         jobs.append(prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)[0])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (jobs, method, port), nprocs=2)
+    ranks.start(_rank, 2, jobs, method)
 
 
-def _rank(rank, jobs, method, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE="2", DS_ACCELERATOR="cpu")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _rank(rank, jobs, method):
     scores = []
     scorer = RungScorer(Scoring(method, branch_ratio=0.5, averaged_ratio=0.5), [2, 5, 8], scores.append)
     for job, after_update in zip(jobs, (None, scorer), strict=True):
@@ -55,10 +46,6 @@ def _rank(rank, jobs, method, port):
     dist.all_gather_object(both, [asdict(score) for score in scores])
     if rank == 0:
         print("RESULT" + json.dumps(both), flush=True)
-    dist.barrier()
-    # gloo's threads may abort a process that takes its group down while another still talks.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from recipes.errors import UserError
 from recipes.launching.preflight import check_resume, prepare, write_description
 from recipes.training import manifest as manifests
 from recipes.training.best import Best
-from recipes.training.run import train
 from tests.conftest import small_run, write_pairs
+from tests.training.alone import train_alone
 
 # The held-out loss falls: by the highest, the first evaluation is the best and each later one a worse one.
 FIRST_IS_BEST = ("evaluation.best={metric: eval_loss, mode: max}", "evaluation.early_stopping={patience_evals: 3}")
@@ -37,17 +37,8 @@ def job_of(pairs, storage, name, *overrides):
 
 
 def run(job, after_update=None):
-    said = []
     write_description(job, "{}")
-    summary = train(
-        job,
-        device=torch.device("cpu"),
-        phases={},
-        publish=lambda message: said.append(message["say"]) if "say" in message else None,
-        report=lambda metrics: None,
-        after_update=after_update,
-    )
-    return summary, said
+    return train_alone(job, after_update)
 
 
 def steps_of(job):

@@ -4,13 +4,12 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
 from recipes.training import manifest as manifests
-from recipes.training.run import train
 from tests.conftest import small_run
+from tests.training.alone import train_alone
 
 UPDATES, EVAL_EVERY = 36, 5
 
@@ -31,15 +30,7 @@ def job_of(pairs, storage, name):
 
 
 def run(job):
-    said = []
-    train(
-        job,
-        device=torch.device("cpu"),
-        phases={},
-        publish=lambda message: said.append(message["say"]) if "say" in message else None,
-        report=lambda metrics: None,
-    )
-    return said
+    return train_alone(job)[1]
 
 
 def result(folder):

@@ -170,7 +170,7 @@ def test_an_averaged_score_is_the_loss_of_the_mean_of_the_weights(process_group,
         if run.step == 4:
             for p, *weights in zip(run.engine.module.parameters(), *kept[2:4], strict=True):
                 p.data.copy_(sum(weights) / 2)
-            losses.append(held_out_now(run)[0])
+            losses.append(held_out_now(run).loss)
 
     train_small(pairs, tmp_path / "a", after_update=scorer)
     train_small(pairs, tmp_path / "b", after_update=keep)

@@ -10,10 +10,10 @@ from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
 from recipes.reporting.metrics import read_metrics
 from recipes.training import loop
-from recipes.training.run import train
 from recipes.training.spikes import TooManySkipped
 from recipes.training.update import run_update
 from tests.conftest import small_run
+from tests.training.alone import train_alone
 from tests.training.test_engine import TOO_SMALL, _weights, make_config, make_engine, micro_batches
 
 
@@ -74,14 +74,8 @@ def run(pairs, folder, *overrides):
     arguments = small_run(pairs, folder, "scaling.num_workers=1", "schedule.total_steps=12", *overrides)
     config = load_config(arguments[0], arguments[1:])
     job, _, _ = prepare(config, said.append, started_at=0.0)
-    summary = train(
-        job,
-        device=torch.device("cpu"),
-        phases={},
-        publish=lambda message: said.append(message["say"]) if "say" in message else None,
-        report=lambda metrics: None,
-    )
-    return summary, said, job
+    summary, more = train_alone(job)
+    return summary, said + more, job
 
 
 def test_a_batch_that_overflows_is_left_out(process_group, pairs, tmp_path, monkeypatch):

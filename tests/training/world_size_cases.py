@@ -7,34 +7,24 @@ checkpoint is written to FOLDER after the last one.
 """
 
 import json
-import os
-import socket
 import sys
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from recipes.storage import Storage
 from recipes.training import loop
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.notices import Notices
 from recipes.training.update import run_update
-from tests.training import test_engine
+from tests.training import ranks, test_engine
 
 
 def main(world, stage, precision, folder, first, last, resume):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_rank, (world, stage, precision, folder, first, last, resume, port), nprocs=world)
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(world), DS_ACCELERATOR="cpu")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def _rank(rank, world, stage, precision, folder, first, last, resume):
     config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0)
     engine, schedule = test_engine.make_engine(config)
     said = []
@@ -56,10 +46,6 @@ def _rank(rank, world, stage, precision, folder, first, last, resume, port):
     if rank == 0:
         decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
         print("RESULT" + json.dumps({"losses": losses, "lrs": lrs, "decays": decays, "said": said}), flush=True)
-    dist.barrier()
-    # gloo's threads may abort a process that takes its group down while another still talks.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":
