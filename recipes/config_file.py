@@ -129,6 +129,8 @@ def _block_at(location: list[str], root: type[BaseModel]) -> type[BaseModel] | N
     """The model whose fields stand at a dotted place."""
     model: Any = root
     for part in location:
+        if part.isdigit():  # a place in a list of such blocks
+            continue
         field = model.model_fields.get(part) if model is not None else None
         model = model_in(field.annotation) if field is not None else None
     return model

@@ -123,8 +123,8 @@ def test_several_problems_are_told_at_once():
 
 def test_a_missing_key_is_explained():
     content = minimal()
-    del content["data"]["source"]
-    with pytest.raises(UserError, match=r"^config: data.source is missing: pydoc \(functions of"):
+    del content["run"]["name"]
+    with pytest.raises(UserError, match=r"^config: run.name is missing: Name of the run"):
         parse_config(content)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from lrsched.plot import text_plot
 from recipes.config_file import to_yaml
 from recipes.data.cache import TokenData
-from recipes.data.plan import BatchPlan
+from recipes.data.plan import BatchPlan, task_numbers
 from recipes.launching.preflight import Start
 from recipes.launching.ray_cluster import needed_resources
 from recipes.training.job import Job
@@ -21,7 +21,7 @@ def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> st
         ("resolved config", to_yaml(job.config)),
         ("DeepSpeed config", json.dumps(job.ds_config, indent=2)),
         ("schedule", _schedule(job)),
-        ("data and batch plan", _batches(data, plan)),
+        ("data and batch plan", _batches(data, plan, job.schedule.total_steps)),
         ("would run", _resources(job, start)),
     ]
     return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
@@ -42,7 +42,7 @@ def _schedule(job: Job) -> str:
     )
 
 
-def _batches(data: TokenData, plan: BatchPlan) -> str:
+def _batches(data: TokenData, plan: BatchPlan, total_updates: int) -> str:
     statistics = plan.statistics()
     lines = [f"{name.replace('_', ' ')}: {value:,}" for name, value in data.numbers().items()]
     lines += [
@@ -53,6 +53,11 @@ def _batches(data: TokenData, plan: BatchPlan) -> str:
         f"micro-batches per worker and update: {statistics.micro_batches_per_rank:.2f}",
         f"padding: {statistics.padding_ratio:.1%} of computed tokens",
         f"busiest worker: {statistics.slowest_rank_ratio:.3f} times the mean",
+    ]
+    lines += [
+        f"task {task['name']} ({task['objective']}): {task['training_examples']:,} + {task['held_out_examples']:,} held-out "
+        f"examples, {task['rate']:.1%} of every update, {task['epochs']:.2f} epochs in the run"
+        for task in task_numbers(data, plan, total_updates)
     ]
     return "\n".join(lines)
 

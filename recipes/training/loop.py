@@ -56,7 +56,7 @@ class Training:
 
     step: number of updates made (the schedule's k). skips: batches left out; the data position is step + skips.num_batches.
     after_update: called on all ranks after every update, once its evaluation is done and before its checkpoint.
-    forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
+    forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's, by task. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
     may be off by, as a part of the peak. evaluated: the last evaluation's numbers; signatures: of sacreBLEU, in the
     last one with generated text.
@@ -67,7 +67,7 @@ class Training:
     engine: DeepSpeedEngine
     data: TokenData
     plan: BatchPlan
-    held_out_batches: list[np.ndarray]
+    held_out_batches: list[list[np.ndarray]]
     checkpoints: Checkpoints
     notices: Notices
     report: Callable[[dict[str, Any]], None]
@@ -221,7 +221,8 @@ def _over_ranks(run: Training, value: Any) -> float:
 
 def micro_batches(run: Training, position: int) -> Iterator[MicroBatch]:
     """This rank's part of a global batch of the plan."""
-    return _tensors(run, run.data.train, run.plan.micro_batches(position)[run.rank])
+    train = run.data.train.drawn_from(run.config.run.seed, position)
+    return _tensors(run, train, run.plan.micro_batches(position)[run.rank])
 
 
 def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
@@ -278,7 +279,8 @@ def evaluate(run: Training) -> None:
 
 def held_out_now(run: Training) -> ForcedScores:
     """Teacher-forced held-out scores. Collective; changes nothing."""
-    return held_out_scores(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
+    named = zip(run.data.task_names, run.held_out_batches, strict=True)
+    return held_out_scores(run.engine, {name: _tensors(run, run.data.held_out, batches) for name, batches in named})
 
 
 def save(run: Training) -> None:

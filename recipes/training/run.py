@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lrsched.deepspeed_form import TOLERANCE, block_tolerance
 from lrsched.guard import check_forms
 from recipes.data.cache import open_data
-from recipes.data.plan import batch_plan, held_out_plan
+from recipes.data.plan import batch_plan, held_out_plan, task_numbers
 from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
 from recipes.reporting.metrics import MetricsWriter
@@ -147,7 +147,7 @@ def _build(
         engine=engine,
         data=data,
         plan=batch_plan(config, data.train, world_size),
-        held_out_batches=held_out_plan(config, data.held_out, world_size)[rank],
+        held_out_batches=[ranks[rank] for ranks in held_out_plan(config, data.held_out, world_size)],
         checkpoints=checkpoints,
         notices=notices,
         report=report,
@@ -229,6 +229,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
         "phases_s": {name: round(seconds, 3) for name, seconds in run.clock.seconds.items()},
         "peak_memory_bytes": peaks,
         "data": run.data.numbers(),
+        "tasks": task_numbers(run.data, run.plan, run.step),
         "schedule_driver": job.schedule_driver,
         "schedule_sentence": run.schedule.describe(),
     }
