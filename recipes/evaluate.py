@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--metrics", help="names with commas between them, such as bleu,chrf")
     parser.add_argument("--num-beams", help="1: greedy; more: beam search")
+    parser.add_argument("--task", help="of a run with several tasks: whose prefix and columns count")
     parser.add_argument("--source-column", help="column of the input text")
     parser.add_argument("--target-column", help="column of the reference")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         "data.target_column": options.target_column,
     }
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    request = read_request(options.model, options.data, [*options.overrides, *given])
+    request = read_request(options.model, options.data, [*options.overrides, *given], options.task)
     for name in ("out", "predictions"):
         _check_file(f"--{name}", getattr(options, name))
     try:

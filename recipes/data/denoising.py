@@ -77,18 +77,16 @@ class Denoiser:
         """
         if not self.takes_spans:
             return self._split(chunk, eos_id, draw)
-        noise, spans = int(self.num_noise(len(chunk))), int(self.num_spans(len(chunk)))
-        lengths = np.empty(2 * spans, np.int64)
-        lengths[0::2], lengths[1::2] = _segments(len(chunk) - noise, spans, draw), _segments(noise, spans, draw)
-        parts = np.split(chunk, np.cumsum(lengths)[:-1])
-        marks = [np.array([sentinel], np.int32) for sentinel in sentinels[:spans]]
-        end = np.array([eos_id], np.int32)
-        source = [
-            np.array(self.prefix, np.int32),
-            *(ids for pair in zip(parts[0::2], marks, strict=True) for ids in pair),
-        ]
-        target = [ids for pair in zip(marks, parts[1::2], strict=True) for ids in pair]
-        return Pair(np.concatenate([*source, end]), np.concatenate([*target, end]))
+        num_noise, num_spans = int(self.num_noise(len(chunk))), int(self.num_spans(len(chunk)))
+        kept = _segments(len(chunk) - num_noise, num_spans, draw)
+        gaps = _segments(num_noise, num_spans, draw)
+        in_gap = np.repeat(np.tile([False, True], num_spans), np.stack([kept, gaps], axis=1).ravel())
+        marks, order = np.asarray(sentinels[:num_spans], np.int32), np.arange(num_spans)
+        prefix = np.array(self.prefix, np.int32)
+        source = _inserted(
+            np.concatenate([prefix, chunk[~in_gap]]), marks, len(prefix) + np.cumsum(kept) + order, eos_id
+        )
+        return Pair(source, _inserted(chunk[in_gap], marks, np.cumsum(gaps) - gaps + order, eos_id))
 
     def _split(self, chunk: np.ndarray, eos_id: int, draw: np.random.Generator) -> Pair:
         if self.noise_ratio is None:
@@ -160,6 +158,16 @@ def denoisers(
         plain = Denoiser(name, ratio, span, ids)
         found.append(plain.fitted(objective, max_source, max_target, len(tokenizer.sentinel_ids)))
     return found
+
+
+def _inserted(tokens: np.ndarray, marks: np.ndarray, places: np.ndarray, eos_id: int) -> np.ndarray:
+    """The tokens with ``marks`` at these places of the result, and the end token."""
+    result = np.full(len(tokens) + len(marks) + 1, eos_id, np.int32)
+    free = np.ones(len(result) - 1, bool)
+    free[places] = False
+    result[places] = marks
+    result[:-1][free] = tokens
+    return result
 
 
 def _segments(num_tokens: int, num_segments: int, draw: np.random.Generator) -> np.ndarray:

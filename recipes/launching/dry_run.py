@@ -14,6 +14,8 @@ from recipes.launching.preflight import Start
 from recipes.launching.ray_cluster import needed_resources
 from recipes.training.job import Job
 
+_LONGEST_EXAMPLE = 240
+
 
 def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> str:
     """The text of ``--dry-run``."""
@@ -22,6 +24,7 @@ def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> st
         ("DeepSpeed config", json.dumps(job.ds_config, indent=2)),
         ("schedule", _schedule(job)),
         ("data and batch plan", _batches(data, plan, job.schedule.total_steps)),
+        ("as the model sees it", _first_examples(data)),
         ("would run", _resources(job, start)),
     ]
     return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
@@ -60,6 +63,21 @@ def _batches(data: TokenData, plan: BatchPlan, total_updates: int) -> str:
         for task in task_numbers(data, plan, total_updates)
     ]
     return "\n".join(lines)
+
+
+def _first_examples(data: TokenData) -> str:
+    """One training example of every task, as text, marks of gaps included."""
+    lines = []
+    for number in range(len(data.task_names)):
+        i = int(np.argmax(data.train.tasks == number))
+        source, target = (data.tokenizer.show(ids) for ids in data.train.pair(i))
+        lines += [data.train.where(i), f"  source: {_cut(source)}", f"  target: {_cut(target)}"]
+    return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    shown = text.replace("\n", "\\n")
+    return shown if len(shown) <= _LONGEST_EXAMPLE else f"{shown[:_LONGEST_EXAMPLE]}... ({len(text):,} characters)"
 
 
 def _tokens_per_update(plan: BatchPlan) -> float:

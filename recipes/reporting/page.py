@@ -206,7 +206,22 @@ def _data(run: RunFiles) -> str:
     fit = run.summary.get("unigram_loss_train_fit")
     if fit is not None:
         rows.append(("unigram loss with the training text's frequencies", parts.loss(fit)))
+    rows += [
+        (f"task {task.get('name')}", _task(task)) for task in run.summary.get("tasks") or () if isinstance(task, dict)
+    ]
     return parts.section("Data", parts.figures(rows))
+
+
+def _task(task: dict[str, Any]) -> str:
+    """Of a mixture: what it is, and how much of it was trained on."""
+    rate, epochs = task.get("rate"), task.get("epochs")
+    share = (
+        f"{rate:.1%} of every update, {epochs:.3g} epochs" if parts.is_number(rate) and parts.is_number(epochs) else ""
+    )
+    return (
+        f"{task.get('objective')}, {parts.count(task.get('training_examples'))} training and "
+        f"{parts.count(task.get('held_out_examples'))} held-out examples; {share}"
+    )
 
 
 def _settings(run: RunFiles) -> str:
