@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from recipes.config.published import SIZES
 from recipes.config.values import Block, Count, Number, Share
+from recipes.errors import nearest
 
 
 class ShapeBlock(Block):
     """A T5 of one's own, with random weights. Defaults are the v1.1 recipe at t5-small's size."""
 
+    preset: str | None = Field(
+        None,
+        description="A published size that the keys below change, such as t5-v1_1-base; shape: t5-v1_1-base is short for it "
+        "alone. Families: t5, t5-v1_1, mt5, byt5, codet5; the vocabulary is the tokenizer's.",
+    )
     d_model: Count = Field(512, description="Width of the residual stream.")
     d_kv: Count = Field(64, description="Width of one attention head.")
     d_ff: Count = Field(1024, description="Width inside the feed-forward layers.")
@@ -33,6 +40,19 @@ class ShapeBlock(Block):
     initializer_factor: Annotated[Number, Field(gt=0)] = Field(
         1.0, description="Scale of the initial weights (transformers' T5Config)."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, content: Any) -> Any:
+        """A name alone is a preset, and its numbers stand in the resolved config."""
+        if isinstance(content, str):
+            content = {"preset": content}
+        name = content.get("preset") if isinstance(content, dict) else None
+        if name is None:
+            return content
+        if name not in SIZES:
+            raise ValueError(f"preset '{name}' is not a published size{nearest(str(name), list(SIZES))}")
+        return SIZES[name] | content
 
 
 class ModelBlock(Block):

@@ -52,7 +52,7 @@ def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneratio
         eos_token_id=EOS,
         decoder_start_token_id=PAD,
         attn_implementation="sdpa",
-        **shape.model_dump(exclude_none=True),
+        **shape.model_dump(exclude_none=True, exclude={"preset"}),
     )
     model = T5ForConditionalGeneration(config)
     if not shape.tie_word_embeddings:
