@@ -88,7 +88,7 @@ def stand_ins(config, place, name):
         if getattr(config.data, part) not in (None, "pydoc"):
             path = place / name / f"{part}.parquet"
             path.parent.mkdir(exist_ok=True, parents=True)
-            rows = pairs(2000 if config.data.held_out_ratio < 0.01 else 400, seed=len(part))
+            rows = pairs(3000, seed=len(part))
             rows = [{key: text[-60:] for key, text in row.items()} for row in rows]
             columns = {config.data.source_column: "source", config.data.target_column: "target"}
             pq.write_table(pa.table({column: [row[key] for row in rows] for column, key in columns.items()}), path)
