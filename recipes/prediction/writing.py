@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,15 +162,11 @@ def with_predictions(table: pa.Table, column: str, predictions: list[str | None]
 def written(uri: str, column: str) -> Iterator[PredictionWriter]:
     """A writer whose file appears under its name when the block has ended well; otherwise nothing is left."""
     folder, name = _parts(uri)
-    place = None if folder.local is None else folder.local
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=place)
-    os.close(handle)
-    path = Path(temporary)
+    path = (folder.local or Path(tempfile.gettempdir())) / f".{name}.{uuid.uuid4().hex}.part"
     try:
         writer = (_Parquet if _suffix(uri) == ".parquet" else _JsonLines)(path, column)
         yield writer
         writer.close()
-        path.chmod(0o666 & ~_umask())
         if folder.local is not None:
             path.replace(folder.local / name)
         else:
@@ -180,13 +176,6 @@ def written(uri: str, column: str) -> Iterator[PredictionWriter]:
             )
     finally:
         path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # Python tells it only by setting it.
-    now = os.umask(0o022)
-    os.umask(now)
-    return now
 
 
 def _plain(value: Any) -> Any:
