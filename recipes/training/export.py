@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from recipes.evaluation.generation import Decoding
 from recipes.evaluation.saved_model import EXPORT
 from recipes.storage import Storage
 from recipes.training.model import PAD, untied
@@ -21,22 +22,34 @@ if TYPE_CHECKING:
     from recipes.data.tokenizer import TextTokenizer
 
 
-def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, run_folder: Storage) -> None:
-    """Write ``export/``: weights as the engine computes with them, tokenizer, generation config.
+def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, decoding: Decoding, run_folder: Storage) -> None:
+    """Write ``export/``: weights as the engine computes with them, tokenizer, and ``decoding`` as its generation config.
 
     Collective: under ZeRO-3 every rank takes part in gathering the weights. The folder appears whole.
     """
     weights = _whole_weights(engine)
     if dist.get_rank() == 0:
-        model = _rebuilt(engine.module, weights)
-        with tempfile.TemporaryDirectory(prefix="export_", dir=run_folder.local) as temporary:
-            folder = Path(temporary) / EXPORT
-            folder.mkdir()
-            model.save_pretrained(folder)
-            tokenizer.save(folder)
-            run_folder.delete_folder(EXPORT)
-            run_folder.publish_folder(folder, EXPORT)
+        write_export(rebuilt(engine.module, weights), tokenizer, decoding, run_folder, EXPORT)
     dist.barrier()
+
+
+def write_export(
+    model: T5ForConditionalGeneration, tokenizer: TextTokenizer, decoding: Decoding, place: Storage, name: str
+) -> None:
+    """A `save_pretrained` folder ``name`` in ``place``, whole from the moment it is seen; instead of an older one."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model.generation_config = decoding.for_transformers(model)
+    with tempfile.TemporaryDirectory(prefix="export_", dir=place.local) as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()
+        model.save_pretrained(folder)
+        # safetensors makes its file for this user alone.
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+        tokenizer.save(folder)
+        place.delete_folder(name)
+        place.publish_folder(folder, name)
 
 
 def plain_model(engine: DeepSpeedEngine) -> T5ForConditionalGeneration:
@@ -45,7 +58,7 @@ def plain_model(engine: DeepSpeedEngine) -> T5ForConditionalGeneration:
     For a look from outside: engine, modes and random state stay as they are. Below ZeRO-3 its weights are the
     engine's own tensors and take no memory; at ZeRO-3 every rank holds a whole copy until the model is let go.
     """
-    return _rebuilt(engine.module, _whole_weights(engine, on_all_ranks=True))
+    return rebuilt(engine.module, _whole_weights(engine, on_all_ranks=True))
 
 
 def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[str, torch.Tensor]:
@@ -71,8 +84,8 @@ def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[
     return weights
 
 
-def _rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
-    """A model of its own around these weights; draws no random number."""
+def rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
+    """A model of its own around these weights; draws no random number. Of ``module`` only config and ties count."""
     from transformers import GenerationConfig, T5ForConditionalGeneration
 
     config = module.config.__class__.from_dict(module.config.to_dict())

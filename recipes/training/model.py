@@ -10,7 +10,7 @@ from recipes.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
 PAD, EOS = 0, 1
 
@@ -42,11 +42,31 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
     return model.train()
 
 
-def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
+def skeleton(config: T5Config, has_own_classifier: bool) -> T5ForConditionalGeneration:
+    """The model of a config without any weights: its parameters have shapes and no memory."""
     import torch
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
 
-    config = T5Config(
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+        if has_own_classifier:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return model
+
+
+def model_config(block: ModelBlock, vocab_size: int) -> T5Config:
+    """The config of the model that `build_model` builds.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    return _pretrained_config(block) if block.shape is None else _shape_config(block.shape, vocab_size)
+
+
+def _shape_config(shape: ShapeBlock, vocab_size: int) -> T5Config:
+    from transformers import T5Config
+
+    return T5Config(
         vocab_size=vocab_size,
         pad_token_id=PAD,
         eos_token_id=EOS,
@@ -54,7 +74,13 @@ def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneratio
         attn_implementation="sdpa",
         **shape.model_dump(exclude_none=True, exclude={"preset"}),
     )
-    model = T5ForConditionalGeneration(config)
+
+
+def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration(_shape_config(shape, vocab_size))
     if not shape.tie_word_embeddings:
         # transformers 5 ties every T5 it builds and unties on loading when the file holds two
         # matrices. The classifier gets T5X's scale: with the embedding's (1.0) the first logits
@@ -64,21 +90,37 @@ def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneratio
     return model
 
 
+def _origin(block: ModelBlock) -> tuple[str, dict[str, Any]]:
+    """Folder or name of the weights to start from, and what transformers is told beside it."""
+    origin = str(block.folder or block.hub)
+    return origin, {"local_files_only": True} if block.folder else {"revision": block.revision}
+
+
+def _pretrained_config(block: ModelBlock) -> T5Config:
+    from transformers import AutoConfig
+
+    origin, options = _origin(block)
+    try:
+        config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if config.model_type not in ("t5", "mt5"):
+        raise UserError(f"model {origin} is a {config.model_type}, not a T5")
+    config.model_type = "t5"
+    if block.dropout_rate is not None:
+        config.dropout_rate = block.dropout_rate
+    return config
+
+
 def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
     import torch
-    from transformers import AutoConfig, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    origin = block.folder or block.hub
-    options: dict[str, Any] = {"local_files_only": True} if block.folder else {"revision": block.revision}
+    origin, options = _origin(block)
+    config = _pretrained_config(block)
     try:
-        config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
-        if config.model_type not in ("t5", "mt5"):
-            raise UserError(f"model {origin} is a {config.model_type}, not a T5")
-        config.model_type = "t5"
-        if block.dropout_rate is not None:
-            config.dropout_rate = block.dropout_rate
         return T5ForConditionalGeneration.from_pretrained(
             origin,
             config=config,

@@ -18,7 +18,9 @@ from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan, task_numbers
 from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
+from recipes.evaluation.saved_model import EXPORT
 from recipes.reporting.metrics import MetricsWriter
+from recipes.reporting.model_card import write_card
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.engine import start_engine
@@ -74,13 +76,14 @@ def train(
         return {"state": "stopped", "updates": run.step}
     with clock.phase("export"):
         exported = _take_best(run)
-        export_model(run.engine, run.data.tokenizer, job.run_folder)
+        export_model(run.engine, run.data.tokenizer, decoding_of(run.config), job.run_folder)
         if rank == 0:
             samples = _samples(run, job)
             job.run_folder.write_text("samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
     summary = _summary(run, job) | _outcome(run, exported)
     if rank == 0:
         job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
+        write_card(job.run_folder, job.run_folder / EXPORT, exported)
     return summary
 
 
