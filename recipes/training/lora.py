@@ -55,19 +55,19 @@ def _peft_config(block: LoraBlock, origin: str | None = None) -> LoraConfig:
     )
 
 
-def merged(weights: dict[str, torch.Tensor], block: LoraBlock | None) -> dict[str, torch.Tensor]:
-    """The weights of a plain T5: W + scale * B A in place of the three, computed in fp32, each in W's precision."""
-    if block is None:
-        return weights
+def merged(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a plain T5: W + scale * B A in place of the three, computed in fp32, each in W's precision.
+
+    module: which the weights are of; without LoRA they are as they were.
+    """
+    scales = {name: layer.scaling[_NAME] for name, layer in module.named_modules() if hasattr(layer, "lora_A")}
     plain = {}
     for name, weight in weights.items():
-        if name.endswith((_A, _B)):
-            continue
-        if name.endswith(_BASE):
-            stem = name.removesuffix(_BASE)
+        stem = name.removesuffix(_BASE)
+        if name.endswith(_BASE) and stem in scales:
             update = weights[stem + _B].float() @ weights[stem + _A].float()
-            plain[f"{stem}.weight"] = (weight.float() + block.scale * update).to(weight.dtype)
-        else:
+            plain[f"{stem}.weight"] = (weight.float() + scales[stem] * update).to(weight.dtype)
+        elif not name.endswith((_A, _B)):
             plain[name] = weight
     return plain
 

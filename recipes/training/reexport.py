@@ -70,7 +70,8 @@ def export_checkpoint(
     """
     import torch
 
-    from recipes.training.export import rebuilt, write_export
+    from recipes.training.export import adapter_of, rebuilt, write_export
+    from recipes.training.lora import add_lora
     from recipes.training.model import skeleton
     from recipes.training.snapshot import local_copy
     from recipes.training.whole_weights import checkpoint_weights
@@ -84,8 +85,11 @@ def export_checkpoint(
         weights = checkpoint_weights(folder / _SHARDS, manifest.zero_stage, trained_in=trained_in, wanted=wanted)
     has_own_classifier = "lm_head.weight" in weights
     t5 = _model_config(run_folder, config, vocab_size=len(weights["shared.weight"]))
-    model = rebuilt(skeleton(t5, has_own_classifier), weights)
-    write_export(model, tokenizer, decoding_of(config), place, name)
+    module = skeleton(t5, has_own_classifier)
+    if config.model.lora is not None:
+        add_lora(module, config.model.lora, config.run.seed)
+    adapter = adapter_of(weights, config.model)
+    write_export(rebuilt(module, weights), tokenizer, decoding_of(config), place, name, adapter)
     return Exported(manifest.step, wanted)
 
 

@@ -76,7 +76,7 @@ def train(
         return {"state": "stopped", "updates": run.step}
     with clock.phase("export"):
         exported = _take_best(run)
-        export_model(run.engine, run.data.tokenizer, decoding_of(run.config), job.run_folder)
+        export_model(run.engine, run.data.tokenizer, decoding_of(run.config), job.run_folder, run.config.model)
         if rank == 0:
             samples = _samples(run, job)
             job.run_folder.write_text("samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
@@ -223,6 +223,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
         "zero_stage": run.engine.zero_optimization_stage(),
         "precision": job.precision,
         "num_parameters": _num_parameters(run),
+        "num_trained": _num_parameters(run, trained=True),
         "eval_loss": run.eval_loss,
         "unigram_loss": baseline["held_out_entropy"],
         "unigram_loss_train_fit": baseline["train_unigram"],
@@ -238,5 +239,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
     }
 
 
-def _num_parameters(run: Training) -> int:
-    return sum(getattr(p, "ds_numel", p.numel()) for p in run.engine.module.parameters())
+def _num_parameters(run: Training, trained: bool = False) -> int:
+    """All, or those that are not frozen."""
+    parameters = run.engine.module.parameters()
+    return sum(getattr(p, "ds_numel", p.numel()) for p in parameters if p.requires_grad or not trained)
