@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.config import RunConfig, ShapeBlock
+from recipes.config import ModelBlock, RunConfig, ShapeBlock
 from recipes.config.published import CHECKPOINTS
 from recipes.errors import UserError, nearest
 
@@ -50,15 +50,31 @@ class T5Shape:
     def feed_forward_matrices(self) -> int:
         return (3 if self.gated else 2) * self.d_model * self.d_ff
 
-    def parameter_sizes(self) -> list[int]:
-        """Elements of every parameter tensor, in no particular order."""
+    def part_sizes(self) -> list[tuple[set[str], int]]:
+        """Of every parameter tensor what ``model.freeze`` calls it, and its elements; in no particular order."""
         d, matrix = self.d_model, self.d_model * self.inner
         feed_forward = [d * self.d_ff] * (3 if self.gated else 2)
-        embedding = [self.vocab_size * d] * (1 if self.tied else 2)
-        encoder = self.num_layers * ([matrix] * 4 + feed_forward + [d] * 2)
-        decoder = self.num_decoder_layers * ([matrix] * 8 + feed_forward + [d] * 3)
-        once_per_stack = 2 * [self.num_buckets * self.num_heads, d]
-        return embedding + encoder + decoder + once_per_stack
+        sizes = [({"embedding"}, self.vocab_size * d)] + [({"classifier"}, self.vocab_size * d)] * (not self.tied)
+        for stack, layers, attentions in (("encoder", self.num_layers, 1), ("decoder", self.num_decoder_layers, 2)):
+            sizes += [({stack}, size) for size in layers * ([matrix] * 4 * attentions + feed_forward)]
+            norms = [d] * (layers * (attentions + 1) + 1) + [self.num_buckets * self.num_heads]
+            sizes += [({stack, "norms"}, size) for size in norms]
+        return sizes
+
+    def parameter_sizes(self) -> list[int]:
+        """Elements of every parameter tensor, in no particular order."""
+        return [size for _, size in self.part_sizes()]
+
+    def num_trained(self, model: ModelBlock) -> int:
+        """Parameters that an optimizer steps: those not frozen, or LoRA's own."""
+        if model.lora is None:
+            return sum(size for parts, size in self.part_sizes() if not parts & set(model.freeze))
+        into, out_of = self.d_model + self.inner, self.d_model + self.d_ff
+        attentions = self.num_layers + 2 * self.num_decoder_layers
+        each = dict.fromkeys("qkvo", attentions * into)
+        inputs = ("wi_0", "wi_1") if self.gated else ("wi",)
+        each |= dict.fromkeys((*inputs, "wo"), (self.num_layers + self.num_decoder_layers) * out_of)
+        return model.lora.rank * sum(each.get(target, 0) for target in model.lora.targets)
 
     @property
     def num_parameters(self) -> int:

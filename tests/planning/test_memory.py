@@ -69,3 +69,12 @@ def test_checkpointing_keeps_inputs_and_one_layer():
 def test_buckets_are_allocated_whole():
     assert memory(Zero(1), 8).buckets == 2 * 500_000_000
     assert memory(Zero(2, reduce_bucket=10**7), 8).buckets == 2 * 2 * 10**7
+
+
+def test_frozen_weights_are_kept_and_nothing_more():
+    n, trained = 16, 1_000_000
+    few = TrainedModel(published_shape("t5-base"), trained=trained)
+    kept = [memory(Zero(stage, persistence_threshold=0), n, few).states for stage in range(4)]
+    weights = [2 * SIZE] * 3 + [2 * SIZE / n]
+    own = [14 * trained, (2 + 12 / n) * trained, 14 / n * trained, 14 / n * trained]
+    assert kept == pytest.approx([a + b for a, b in zip(weights, own, strict=True)])

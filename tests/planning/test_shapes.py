@@ -135,3 +135,34 @@ def test_a_preset_builds():
     model = build_model(ModelBlock(shape={"preset": "t5-v1_1-small", "num_layers": 1, "num_decoder_layers": 1}), 400, 0)
     assert (model.config.d_ff, model.config.num_heads, model.config.vocab_size) == (1024, 6, 400)
     assert untied(model)
+
+
+@pytest.mark.parametrize("proj", ["relu", "gated-gelu"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"freeze": ["embedding"]}, {"freeze": ["encoder", "norms"]}, {"freeze": ["decoder", "classifier"]},
+        {"lora": {"rank": 3}}, {"lora": {"rank": 5, "targets": ["q", "k", "v", "o", "wo"]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_trained_is_counted(settings, proj, tmp_path):
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=60,
+        d_model=16,
+        d_kv=4,
+        d_ff=24,
+        num_layers=2,
+        num_decoder_layers=3,
+        num_heads=3,
+        feed_forward_proj=proj,
+    )
+    theirs = T5ForConditionalGeneration(config)
+    theirs.lm_head.weight = torch.nn.Parameter(torch.randn(60, 16))
+    theirs.config.tie_word_embeddings = False
+    theirs.save_pretrained(tmp_path)
+    block = ModelBlock(folder=str(tmp_path), **settings)
+    model = build_model(block, 60, 0)
+    shape = shape_of(make_config(block.model_dump(), {"kind": "folder", "path": str(tmp_path)}))
+    assert shape.num_trained(block) == sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -20,7 +20,10 @@ def make_config(stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedd
     return parse_config(
         {
             "run": {"name": "x"},
-            "model": {"shape": {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}, "freeze": freeze},
+            "model": {
+                "shape": {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4},
+                "freeze": freeze,
+            },
             "data": {"source": "pydoc"},
             "schedule": {
                 "peak_lr": 1e-2,
