@@ -34,6 +34,7 @@ _FREE_ON_RESUME = (
     "training.max_skipped_updates",
     "evaluation.",
     "training.micro_batch_tokens",
+    "training.packing",
     "checkpoint.",
     "scaling.",
 )
