@@ -43,7 +43,9 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
         add_lora(model, block.lora, seed)
     freeze(model, block.freeze)
     if block.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Its name since transformers 5.23; the older one warns there.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     model.config.use_cache = False
     return model.train()
 
