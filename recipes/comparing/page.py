@@ -6,17 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recipes.comparing.chart import Line, chart, style_of
 from recipes.comparing.findings import Findings, Verdict
 from recipes.comparing.page_style import COMPARISON_STYLE
 from recipes.comparing.runs import ComparedRun
 from recipes.comparing.words import in_words, metric_name, metric_text, verdict_words
 from recipes.reporting import page_parts as parts
-from recipes.reporting.page_style import FRAME, STYLE
+from recipes.reporting.chart import Line, chart, style_of
+from recipes.reporting.page_style import CHART_STYLE, FRAME, STYLE
 from recipes.reporting.pictures import short
 
 _AXES = {"updates": "updates", "tokens": "tokens", "seconds": "time"}
 _AXIS_NAMES = {"updates": "updates made", "tokens": "source and target tokens seen"}
+_FROM_ZERO = ("lr", "tokens_per_s", "mfu")
 _TIME_UNITS = ((3600.0, 3, "hours"), (60.0, 3, "minutes"), (1.0, 0, "seconds"))
 
 
@@ -34,7 +35,9 @@ def render(runs: Sequence[ComparedRun], findings: Findings) -> str:
             _differences(runs, findings.surroundings, "Commit, versions and machine are the same."),
         ),
     ]
-    return FRAME.format(title=parts.text(title), style=STYLE + COMPARISON_STYLE, body="\n".join(body))
+    return FRAME.format(
+        head="", title=parts.text(title), style=STYLE + CHART_STYLE + COMPARISON_STYLE, body="\n".join(body)
+    )
 
 
 def _list(runs: Sequence[ComparedRun]) -> str:
@@ -72,7 +75,7 @@ def _section_curves(runs: Sequence[ComparedRun], metrics: Sequence[str]) -> str:
             lines = [Line(i + 1, run.label, *points[i]) for i, run in enumerate(runs)]
             furthest = max((float(x[-1]) for x, _ in points if len(x)), default=0.0)
             x_text, x_name = _x_axis(axis, furthest)
-            charts.append(chart(metric_name(name), lines, x_text, _y_text(name), x_name))
+            charts.append(chart(metric_name(name), lines, x_text, _y_text(name), x_name, name in _FROM_ZERO))
         sets.append(f'<div class="over over-{axis}">\n' + "\n".join(filter(None, charts)) + "\n</div>")
     note = "Time of training: updates, evaluations and waits for checkpoints, without start-up and what a crash cost."
     inner = '<div class="axes">' + "\n".join([*choice, *sets]) + "</div>"

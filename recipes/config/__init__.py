@@ -12,6 +12,7 @@ from recipes.config.data import DataBlock, TokenizerBlock
 from recipes.config.evaluation import EvaluationBlock, GenerationBlock
 from recipes.config.model import ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
+from recipes.config.reporting import MlflowBlock, ReportBlock, WandbBlock
 from recipes.config.scaling import ScalingBlock
 from recipes.config.training import CheckpointBlock, DeepSpeedBlock, RunBlock, TrainingBlock
 from recipes.config.values import Block
@@ -23,8 +24,10 @@ __all__ = [
     "DeepSpeedBlock",
     "EvaluationBlock",
     "GenerationBlock",
+    "MlflowBlock",
     "ModelBlock",
     "OptimizerBlock",
+    "ReportBlock",
     "RunBlock",
     "RunConfig",
     "ScalingBlock",
@@ -32,6 +35,7 @@ __all__ = [
     "ShapeBlock",
     "TokenizerBlock",
     "TrainingBlock",
+    "WandbBlock",
 ]
 
 
@@ -51,6 +55,7 @@ class RunConfig(Block):
     deepspeed: DeepSpeedBlock = Field(default_factory=DeepSpeedBlock, description="ZeRO stage and offload.")
     checkpoint: CheckpointBlock = Field(default_factory=CheckpointBlock, description="When to save.")
     scaling: ScalingBlock = Field(default_factory=ScalingBlock, description="Workers and their resources.")
+    report: ReportBlock = Field(default_factory=ReportBlock, description="Where the run can be watched.")
 
     @model_validator(mode="after")
     def _tokenizer_fits_model(self) -> RunConfig:

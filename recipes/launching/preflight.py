@@ -36,6 +36,7 @@ _FREE_ON_RESUME = (
     "training.micro_batch_tokens",
     "checkpoint.",
     "scaling.",
+    "report.",
 )
 
 Say = Callable[[str], None]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,8 +53,13 @@ def read_metrics(run_folder: Storage) -> Metrics:
     Raises:
         StorageError: another line is not a JSON object with a step.
     """
+    return sorted_metrics(read_records(run_folder))
+
+
+def sorted_metrics(records: Iterable[dict[str, Any]]) -> Metrics:
+    """The lines by their kind."""
     metrics = Metrics()
-    for record in _read_records(run_folder):
+    for record in records:
         if "eval_loss" in record:
             metrics.eval.append(record)
         if "loss" in record:
@@ -80,7 +85,7 @@ class MetricsWriter:
 
     def __init__(self, run_folder: Storage, resume_step: int):
         self._folder = run_folder
-        kept = _read_records(run_folder) if resume_step > 0 else []
+        kept = read_records(run_folder) if resume_step > 0 else []
         lines = [_to_line(record) for record in kept if record["step"] <= resume_step]
         # Always a new file, also when nothing is dropped: a writer of an earlier attempt that is not
         # quite dead yet keeps its handle on the old file and can no longer touch this one.
@@ -166,7 +171,8 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _read_records(run_folder: Storage) -> Iterator[dict[str, Any]]:
+def read_records(run_folder: Storage) -> Iterator[dict[str, Any]]:
+    """The lines in their order; see `read_metrics`."""
     if not run_folder.exists(METRICS_FILE):
         return
     *lines, last = run_folder.read_bytes(METRICS_FILE).split(b"\n")

@@ -43,7 +43,8 @@ def train(
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
-    device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
+    device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text}, {"metrics": record}, or
+    {"started": updates made} when training begins).
     report: Ray Train's report, called by all ranks after each evaluation.
     stop_requested, leaving_at: see notices.py. after_update: see `Training`; it may raise to end the run.
     Returns the run's summary; of a run that was asked to stop only its state and updates.
@@ -65,7 +66,7 @@ def train(
     with contextlib.closing(_Metrics(job, run.step, publish)) if rank == 0 else contextlib.nullcontext() as metrics:
         if rank == 0:
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
-        publish({"started": True})
+        publish({"started": run.step})
         finished = train_updates(run)
     if run.stops_early:
         publish({"say": _why_stopped(run)})

@@ -6,8 +6,8 @@ import pytest
 from pyarrow import fs
 
 from recipes.compare import main
-from recipes.comparing.chart import Line, chart, style_of, ticks
 from recipes.comparing.runs import find_runs
+from recipes.reporting.chart import Line, chart, style_of, ticks
 from recipes.storage import Storage
 from tests.comparing.made_runs import make_run
 from tests.pages import Page

@@ -116,8 +116,11 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     )
 
     arguments = small_run(place / "pairs.jsonl", place / "runs", *LONG, "run.name=killed")
-    result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32))
+    result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32) and is_live(killed))
     assert result.returncode == 1
+    page = (killed / "report.html").read_text()
+    assert "Ended: worker 1 died without an error of its own: killed, or out of memory" in page
+    assert 'http-equiv="refresh"' not in page
     assert "died without an error of its own: killed, or out of memory" in result.stderr.splitlines()[-1]
     steps = sorted(
         int(path.name[5:]) for path in (killed / "checkpoints").iterdir() if (path / "manifest.json").exists()
@@ -143,6 +146,11 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
 
 def step_reached(folder, step):
     return (folder / "metrics.jsonl").exists() and any(line["step"] >= step for line in lines(folder))
+
+
+def is_live(folder):
+    page = (folder / "report.html").read_text()
+    return 'http-equiv="refresh"' in page and "Running: update " in page
 
 
 def _without_times(line):

@@ -26,12 +26,13 @@ _MOST_LABELS = 16
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one run; number is its place in the page's list, from 1."""
+    """Points of one run; number is its place in the page's list, from 1. end: what stands at the curve's end."""
 
     number: int
     name: str
     x: np.ndarray
     y: np.ndarray
+    end: str = ""
 
 
 def style_of(number: int) -> tuple[str, str]:
@@ -41,13 +42,18 @@ def style_of(number: int) -> tuple[str, str]:
 
 
 def chart(
-    title: str, lines: Sequence[Line], x_text: Callable[[float], str], y_text: Callable[[float], str], x_name: str
+    title: str,
+    lines: Sequence[Line],
+    x_text: Callable[[float], str],
+    y_text: Callable[[float], str],
+    x_name: str,
+    from_zero: bool = False,
 ) -> str:
-    """A figure; nothing where no line has a point."""
+    """A figure; nothing where no line has a point. from_zero: the axis has 0 and every value on it."""
     lines = [line for line in lines if len(line.x)]
     if not lines:
         return ""
-    low, high, beyond = _range(lines)
+    low, high, beyond = (*_whole_range(lines), False) if from_zero else _range(lines)
     right = max(float(line.x.max()) for line in lines) or 1.0
     ys, xs = ticks(low, high, 5), [tick for tick in ticks(0.0, right, 5) if tick >= 0]
 
@@ -59,11 +65,18 @@ def chart(
     inner += [f'<span class="x" style="left:{100 * tick / right:.2f}%">{text(x_text(tick))}</span>' for tick in xs]
     inner += _end_numbers(lines, height)
     note = ' <span class="faint">(parts above or below are cut off)</span>' if beyond else ""
+    worded = " worded" if any(line.end for line in lines) else ""
     return (
-        f'<figure class="chart"><figcaption>{text(title)}{note}</figcaption><div class="plot">\n'
+        f'<figure class="chart{worded}"><figcaption>{text(title)}{note}</figcaption><div class="plot">\n'
         + "\n".join(inner)
         + f'\n</div><div class="xname">{text(x_name)}</div></figure>'
     )
+
+
+def _whole_range(lines: Sequence[Line]) -> tuple[float, float]:
+    every = np.concatenate([line.y for line in lines])
+    low, high = min(0.0, float(every.min())), max(0.0, float(every.max()))
+    return low, high + (0.04 * (high - low) or 1.0)
 
 
 def _range(lines: Sequence[Line]) -> tuple[float, float, bool]:
@@ -132,6 +145,6 @@ def _end_numbers(lines: Sequence[Line], height: Callable[[float], float]) -> lis
     ordered = sorted(lines, key=lambda line: line.y[-1])
     wanted = [min(max(height(float(line.y[-1])), 0.0), 1.0) for line in ordered]
     return [
-        f'<b class="end {style_of(line.number)[0]}" style="bottom:{100 * place:.2f}%">{line.number}</b>'
+        f'<b class="end {style_of(line.number)[0]}" style="bottom:{100 * place:.2f}%">{text(line.end or line.number)}</b>'
         for line, place in zip(ordered, apart(wanted, _LABEL), strict=True)
     ]
