@@ -13,17 +13,17 @@ class Heard:
 
     def __init__(self, run_folder: Storage):
         self._folder = run_folder
-        self._records: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
 
     def starts(self, step: int) -> None:
         """Workers train from update ``step`` on; the lines up to it are the folder's."""
         kept = read_records(self._folder) if step else []
-        self._records = [record for record in kept if record["step"] <= step]
+        self.records = [record for record in kept if record["step"] <= step]
 
     def add(self, record: dict[str, Any]) -> None:
         if "rewound_from" in record:
-            self._records = [each for each in self._records if each["step"] <= record["step"]]
-        self._records.append(record)
+            self.records = [each for each in self.records if each["step"] <= record["step"]]
+        self.records.append(record)
 
     def metrics(self) -> Metrics:
-        return sorted_metrics(self._records)
+        return sorted_metrics(self.records)

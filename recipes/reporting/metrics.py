@@ -26,7 +26,7 @@ from recipes.storage import Storage
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
-# Field of a line -> name of the TensorBoard scalar.
+# Field of a line -> name of the scalar in TensorBoard and other trackers.
 SCALARS = {
     "loss": "train/loss",
     "lr": "train/lr",
@@ -34,6 +34,12 @@ SCALARS = {
     "tokens_per_s": "train/tokens_per_s",
     "eval_loss": "eval/loss",
 }
+
+
+def scalars(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a line by the names they have in trackers; without those that were not finite."""
+    tags = SCALARS | {name: f"eval/{name.removeprefix('eval_')}" for name in metric_fields(record)}
+    return {tag: record[name] for name, tag in tags.items() if record.get(name) is not None}
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class MetricsWriter:
     checkpoint is declared whole, or a resume from it would lack the lines before it.
     """
 
-    def __init__(self, run_folder: Storage, resume_step: int):
+    def __init__(self, run_folder: Storage, resume_step: int, tensorboard: bool = True):
         self._folder = run_folder
         kept = read_records(run_folder) if resume_step > 0 else []
         lines = [_to_line(record) for record in kept if record["step"] <= resume_step]
@@ -95,7 +101,8 @@ class MetricsWriter:
         self._stream = None
         if run_folder.local is not None:
             self._stream = (run_folder.local / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
-        self._events = TensorBoardEvents(run_folder / TENSORBOARD_FOLDER, resume_step)
+        self._events = TensorBoardEvents(run_folder / TENSORBOARD_FOLDER, resume_step) if tensorboard else None
+        self._closed = False
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one line. Numbers may be Python's, numpy's or one-element tensors.
@@ -104,7 +111,7 @@ class MetricsWriter:
             ValueError: the record has no ``step``, or the writer is closed.
             TypeError: a value that JSON has no form for.
         """
-        if self._events is None:
+        if self._closed:
             raise ValueError("the metrics writer is closed")
         record = {name: _plain(value) for name, value in record.items()}
         if type(record.get("step")) is not int:
@@ -116,9 +123,8 @@ class MetricsWriter:
         else:
             self._lines.append(line)
             self._unsent = True
-        tags = SCALARS | {name: f"eval/{name.removeprefix('eval_')}" for name in metric_fields(record)}
-        scalars = {tag: record[name] for name, tag in tags.items() if record.get(name) is not None}
-        self._events.write(record["step"], scalars)
+        if self._events is not None:
+            self._events.write(record["step"], scalars(record))
 
     def flush(self) -> None:
         """Make everything written so far outlive this machine's crash."""
@@ -133,13 +139,14 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and let go of the files; a second call does nothing."""
-        if self._events is None:
+        if self._closed:
             return
         try:
             self.flush()
         finally:
-            self._events.close()
-            self._events = None
+            self._closed = True
+            if self._events is not None:
+                self._events.close()
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None

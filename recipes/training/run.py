@@ -94,7 +94,11 @@ class _Metrics:
 
     def __init__(self, job: Job, step: int, publish: Callable[[dict[str, Any]], None]):
         self._job, self._publish = job, publish
-        self._writer = MetricsWriter(job.run_folder, resume_step=step)
+        self._writer = self._new_writer(step)
+
+    def _new_writer(self, step: int) -> MetricsWriter:
+        tensorboard = "tensorboard" in self._job.config.report.to
+        return MetricsWriter(self._job.run_folder, resume_step=step, tensorboard=tensorboard)
 
     def write(self, record: dict[str, Any]) -> None:
         self._writer.write(record)
@@ -106,7 +110,7 @@ class _Metrics:
     def forget(self, step: int) -> None:
         """Drop everything after an update: training goes back there."""
         self._writer.close()
-        self._writer = MetricsWriter(self._job.run_folder, resume_step=step)
+        self._writer = self._new_writer(step)
 
     def close(self) -> None:
         self._writer.close()

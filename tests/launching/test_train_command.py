@@ -14,6 +14,7 @@ from recipes.training.export import load_export
 from recipes.training.update import summed_loss
 from tests.conftest import small_run, write_pairs
 from tests.launching.conftest import train, train_and_kill_a_worker
+from tests.tracking.read_back import mlflow_points, points_of, wandb_points
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,8 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
         f"{unbroken} is finished (80 updates): see {unbroken}/report.html",
     )
 
-    arguments = small_run(place / "pairs.jsonl", place / "runs", *LONG, "run.name=killed")
+    watched = ("run.name=killed", "report.to=[mlflow,wandb]")
+    arguments = small_run(place / "pairs.jsonl", place / "runs", *LONG, *watched)
     result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32) and is_live(killed))
     assert result.returncode == 1
     page = (killed / "report.html").read_text()
@@ -140,12 +142,28 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     assert f"resumed at update {steps[0]} of 80" in resumed.stderr
 
     assert [_without_times(line) for line in lines(killed)] == [_without_times(line) for line in lines(unbroken)]
+    check_trackers(killed)
     for name in ("export/model.safetensors", "samples.json"):
         assert (killed / name).read_bytes() == (unbroken / name).read_bytes()
 
 
 def step_reached(folder, step):
     return (folder / "metrics.jsonl").exists() and any(line["step"] >= step for line in lines(folder))
+
+
+def check_trackers(folder):
+    """MLflow and W&B have every point of metrics.jsonl once, whatever the kill and the resume did."""
+    expected = without_values_of_speed(points_of(folder))
+    points, state = mlflow_points(f"sqlite:///{folder.parent}/mlflow/mlflow.db", "killed")
+    assert (without_values_of_speed(points), state) == (expected, "FINISHED")
+    points, states = wandb_points(folder / "wandb")
+    assert (without_values_of_speed(points), states) == (expected, ["failed", "finished"])
+    assert not (folder / "tensorboard").exists()
+
+
+def without_values_of_speed(points):
+    """Updates that were made again after the kill keep the speed they had before it."""
+    return points | {"train/tokens_per_s": [step for step, _ in points["train/tokens_per_s"]]}
 
 
 def is_live(folder):
