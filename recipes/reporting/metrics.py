@@ -2,7 +2,9 @@
 
 A training line has ``step`` (updates made so far, from 1), ``loss`` (mean nats per target token since
 the line before), ``lr`` (what the last update used), ``grad_norm``, ``tokens`` (source and target
-tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far). A
+tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far),
+``checkpoint_stall_s`` (seconds that updates waited for checkpoints since the line before) and, on a GPU whose peak is
+published, ``mfu`` (model FLOPs utilisation, 0 to 1). A
 skipped update has ``step``, ``skipped_batch`` and ``reason``, a rewind ``step``, ``rewound_from``,
 ``next_batch`` and ``reason``. An evaluation has ``step``, ``eval_loss``,
 ``eval_tokens``, ``eval_s`` and the fields of its metrics; with generated text also ``eval_generated`` (examples) and
@@ -25,6 +27,8 @@ from recipes.storage import Storage
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+# Fields that a run made again, or resumed, has other values of; all others are the same, bit for bit.
+TIMED_FIELDS = ("tokens_per_s", "mfu", "checkpoint_stall_s", "eval_s", "eval_generate_s")
 
 # Field of a line -> name of the scalar in TensorBoard and other trackers.
 SCALARS = {
@@ -32,6 +36,8 @@ SCALARS = {
     "lr": "train/lr",
     "grad_norm": "train/grad_norm",
     "tokens_per_s": "train/tokens_per_s",
+    "mfu": "train/mfu",
+    "checkpoint_stall_s": "train/checkpoint_stall_s",
     "eval_loss": "eval/loss",
 }
 

@@ -28,6 +28,7 @@ from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.notices import Notices, never, no_deadline
+from recipes.training.utilisation import utilisation_of
 
 
 def train(
@@ -158,6 +159,7 @@ def _build(
         report=report,
         say=say,
         clock=clock,
+        utilisation=utilisation_of(engine.module, engine.device, job.precision, world_size),
         lr_tolerance=block_tolerance(job.ds_config["scheduler"]) if "scheduler" in job.ds_config else TOLERANCE,
     )
 

@@ -9,6 +9,7 @@ from lrsched import Schedule
 from recipes.data.batches import collate
 from recipes.data.cache import open_data
 from recipes.data.plan import evaluation_plan
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.training.export import load_export
 from recipes.training.update import summed_loss
@@ -162,8 +163,9 @@ def check_trackers(folder):
 
 
 def without_values_of_speed(points):
-    """Updates that were made again after the kill keep the speed they had before it."""
-    return points | {"train/tokens_per_s": [step for step, _ in points["train/tokens_per_s"]]}
+    """Updates that were made again after the kill keep the times they had before it."""
+    timed = ("train/tokens_per_s", "train/checkpoint_stall_s")
+    return points | {tag: [step for step, _ in points[tag]] for tag in timed}
 
 
 def is_live(folder):
@@ -172,7 +174,7 @@ def is_live(folder):
 
 
 def _without_times(line):
-    return {key: value for key, value in line.items() if key not in ("tokens_per_s", "eval_s")}
+    return {key: value for key, value in line.items() if key not in TIMED_FIELDS}
 
 
 def test_more_workers_than_the_cluster_has(cluster, place):

@@ -1,0 +1,86 @@
+"""A run's numbers on the endpoint that Prometheus scrapes of a real Ray node."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from recipes.reporting.metrics import read_metrics
+from recipes.storage import Storage
+from tests.conftest import small_run, write_pairs
+
+
+def scrape(environment):
+    """name -> {(labels): value} of the metrics that begin with ray_."""
+    with urllib.request.urlopen(environment["METRICS"], timeout=10) as answer:
+        text = answer.read().decode()
+    found = {}
+    for name, labels, value in re.findall(r"^(ray_\w+)\{(.*)\} (\S+)$", text, re.M):
+        found.setdefault(name, {})[tuple(re.findall(r'(\w+)="([^"]*)"', labels))] = float(value)
+    return found
+
+
+def of_run(found, name, run):
+    """Value by the labels ``metric`` or none, of one run."""
+    values = {}
+    for labels, value in found.get(name, {}).items():
+        labels = dict(labels)
+        if labels.get("run") == run:
+            assert labels["trial"] == ""
+            values[labels.get("metric")] = value
+    return values
+
+
+@pytest.fixture(scope="module")
+def running(cluster, tmp_path_factory):
+    """(its folder, what was scraped while it ran)."""
+    storage = tmp_path_factory.mktemp("metrics")
+    pairs = write_pairs(storage / "pairs.jsonl")
+    endless = ("schedule.total_steps=1000000", "checkpoint.every_steps=20", "training.log_every_steps=10")
+    arguments = small_run(pairs, storage / "runs", *endless, "training.eval_every_steps=20", "scaling.num_workers=1")
+    command = [sys.executable, "-m", "recipes.train", *arguments]
+    process = subprocess.Popen(command, env=cluster, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        found = {}
+        while not (of_run(found, "ray_t5_eval_loss", "small") and "ray_t5_checkpoint_stall_seconds_total" in found):
+            assert time.monotonic() < end, "no metrics appeared"
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.3)
+            found = scrape(cluster)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    return storage / "runs" / "small", found
+
+
+def test_the_numbers_are_those_of_metrics_jsonl(running):
+    folder, found = running
+    metrics = read_metrics(Storage(folder))
+    update = of_run(found, "ray_t5_update", "small")[None]
+    gauges = {"loss": "t5_loss", "lr": "t5_lr", "tokens_per_s": "t5_tokens_per_s", "skipped": "t5_skipped_batches"}
+    (line,) = [line for line in metrics.train if line["step"] == update]
+    assert {name: of_run(found, f"ray_{name}", "small")[None] for name in gauges.values()} == {
+        name: line[field] for field, name in gauges.items()
+    }
+    evaluation = [line for line in metrics.eval if line["step"] <= update][-1]
+    assert of_run(found, "ray_t5_eval_loss", "small") == {None: evaluation["eval_loss"]}
+    assert of_run(found, "ray_t5_eval_metric", "small") == {
+        name: evaluation[f"eval_{name}"] for name in ("token_accuracy", "perplexity")
+    }
+    stalls = [line["checkpoint_stall_s"] for line in metrics.train if line["step"] <= update]
+    assert of_run(found, "ray_t5_checkpoint_stall_seconds_total", "small")[None] == pytest.approx(sum(stalls))
+    # No CPU's peak is published.
+    assert "ray_t5_mfu" not in found
+
+
+def test_they_vanish_when_the_run_has_ended(running, cluster):
+    end = time.monotonic() + 60
+    while of_run(scrape(cluster), "ray_t5_loss", "small"):
+        assert time.monotonic() < end, "a run that has ended is still there"
+        time.sleep(1)
+    assert "ray_node_cpu_utilization" in scrape(cluster)
