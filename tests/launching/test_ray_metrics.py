@@ -11,6 +11,7 @@ import pytest
 
 from recipes.reporting.metrics import read_metrics
 from recipes.storage import Storage
+from tests.cluster.test_grafana import asked_for
 from tests.conftest import small_run, write_pairs
 
 
@@ -76,6 +77,13 @@ def test_the_numbers_are_those_of_metrics_jsonl(running):
     assert of_run(found, "ray_t5_checkpoint_stall_seconds_total", "small")[None] == pytest.approx(sum(stalls))
     # No CPU's peak is published.
     assert "ray_t5_mfu" not in found
+
+
+def test_grafana_asks_for_what_is_there(running):
+    """But for what only GPUs have."""
+    _, found = running
+    missing = asked_for() - set(found)
+    assert missing == {"ray_t5_mfu", "ray_node_gpus_utilization", "ray_node_gram_used"}
 
 
 def test_they_vanish_when_the_run_has_ended(running, cluster):
