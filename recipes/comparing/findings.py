@@ -11,6 +11,7 @@ from recipes.comparing.runs import ComparedRun
 from recipes.comparing.series import in_order
 from recipes.config.evaluation import FORCED_METRICS, TEXT_METRICS
 from recipes.config_file import flatten
+from recipes.reporting.chart import NUM_LOOKS
 
 # They differ between any two runs and decide nothing.
 _NO_SETTING = ("run.name", "run.storage_path", "run.resume", "report.")
@@ -138,6 +139,8 @@ def _caveats(runs: Sequence[ComparedRun], settings: dict[str, dict[str, Any]]) -
     unfinished = [f"{run.label} ({run.state})" for run in runs if run.state != "finished"]
     if unfinished:
         yield f"Not finished: {', '.join(unfinished)}. A schedule that has not annealed yet looks worse than it is."
+    if len(runs) > NUM_LOOKS:
+        yield f"More than {NUM_LOOKS} runs: colours and dashes come again."
     without = [run.label for run in runs if not run.progress.names()]
     if without:
         yield f"No metrics yet: {', '.join(without)}."

@@ -79,11 +79,19 @@ def _folders(place: str) -> list[Storage]:
     start = f"{scheme}://{base}" if scheme else base or ("/" if rest.startswith("/") else ".")
     found = [Storage(start)]
     for part in parts[first:]:
-        found = [folder / name for folder in found for name in folder.names() if fnmatchcase(name, part)]
+        found = [folder / name for folder in found for name in _names(folder) if fnmatchcase(name, part)]
         found = [folder for folder in found if not folder.path().rsplit("/", 1)[-1].startswith(".")]
     if not found:
         raise UserError(f"{place}: nothing there matches")
     return found
+
+
+def _names(folder: Storage) -> list[str]:
+    """What is in a folder; nothing is in a file."""
+    try:
+        return folder.names()
+    except NotADirectoryError:
+        return []
 
 
 def _others(folder: Storage) -> str:

@@ -18,6 +18,7 @@ from recipes.reporting.pictures import apart
 
 NUM_COLOURS = 8
 _DASHES = ("", "7 4", "2 3")
+NUM_LOOKS = NUM_COLOURS * len(_DASHES)
 _SIDE = 1000
 # Height of a number at a curve's end, as a share of the chart's.
 _LABEL = 0.062

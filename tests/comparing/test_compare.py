@@ -115,6 +115,7 @@ def test_patterns_labels_and_what_is_left_out(tmp_path, capsys, monkeypatch):
         for trial in ("000", "001"):
             make_run(tmp_path / sweep / "trials" / trial)
         (tmp_path / sweep / "trials" / "token_cache").mkdir()
+    (tmp_path / "s3").write_text("a file that the pattern matches too")
     monkeypatch.chdir(tmp_path)
     assert main(["s?/trials/*", "s1/trials/000"]) == 0
     told = capsys.readouterr()
