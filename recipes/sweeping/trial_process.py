@@ -122,7 +122,7 @@ def _train(
         held[:] = [run]
         scorer(run)
 
-    watched = RayMetrics(_name_of_sweep(order.job), order.name) if rank == 0 else None
+    watched = RayMetrics(name_of_sweep(order.job), order.name) if rank == 0 else None
 
     def publish(message: dict[str, Any]) -> None:
         if watched is not None:
@@ -160,7 +160,7 @@ def _train(
         _release(held)
 
 
-def _name_of_sweep(job: Job) -> str:
+def name_of_sweep(job: Job) -> str:
     """Its trials lie in SWEEP/trials, its final seeds in SWEEP/final."""
     return job.config.run.storage_path.rstrip("/").split("/")[-2]
 
