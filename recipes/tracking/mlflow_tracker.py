@@ -16,8 +16,14 @@ from recipes.tracking.tracker import Memory, Point, public
 # MLflow's limits of one request.
 _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
 _MOST_CHARACTERS = 6000
-# MLflow's own: 120 s, and seven times again.
-_REQUEST_S, _RETRIES = 10, 1
+# Read by MLflow in this process alone; what the user has set stays.
+_ENVIRONMENT = {
+    # MLflow's own are 120 s, and seven times again.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # It would report its use to its makers.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 _STATES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -35,8 +41,8 @@ class MlflowTracker:
         config: dict[str, Any],
         environment: dict[str, Any],
     ):
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_REQUEST_S))
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_RETRIES))
+        for variable, value in _ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import tempfile
 from pathlib import Path
@@ -30,6 +31,8 @@ class WandbTracker:
         config: dict[str, Any],
         environment: dict[str, Any],
     ):
+        # It would report faults of its own to its makers.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         self._folder, self._scratch = memory.folder, None
