@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
+from recipes.errors import StorageError
 from recipes.reporting.heard import Heard
 from recipes.reporting.page import write_live_report
 from recipes.storage import Storage
@@ -30,7 +32,8 @@ class LiveReport:
     def hear(self, message: dict[str, Any]) -> None:
         """A message of the workers, in the order they were sent."""
         if "started" in message:
-            with self._lock:
+            # Without the lines of before, if they cannot be read now: the last page reads them again.
+            with self._lock, suppress(OSError, StorageError):
                 self._heard.starts(message["started"])
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_often, name="report", daemon=True)

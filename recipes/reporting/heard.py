@@ -17,6 +17,7 @@ class Heard:
 
     def starts(self, step: int) -> None:
         """Workers train from update ``step`` on; the lines up to it are the folder's."""
+        self.records = []
         kept = read_records(self._folder) if step else []
         self.records = [record for record in kept if record["step"] <= step]
 

@@ -17,7 +17,7 @@ from recipes.tracking.tracker import Memory, Point, Tracker
 # Points are gathered for so long.
 _EVERY_S = 5.0
 # For what is still to be sent at the end, and the files.
-_FINISH_S = 60.0
+_FINISH_S = 30.0
 
 
 class Pump:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from recipes.errors import UserError
 from recipes.reporting.page_parts import without_credentials
 from recipes.storage import Storage
 
@@ -46,11 +47,18 @@ class Memory:
 
     @classmethod
     def read(cls, folder: Storage, name: str, where: str) -> Memory:
+        """Raises UserError where the file is broken."""
         memory, file = cls(folder, name, where), f"{FOLDER}/{name}.json"
-        if folder.exists(file):
+        if not folder.exists(file):
+            return memory
+        try:
             kept = json.loads(folder.read_text(file))
             if kept["where"] == where:
                 memory.run_id, memory.sent = kept["run_id"], kept["sent"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{folder}/{file} is not what this command writes: remove it, and the run becomes a new one in {name}"
+            ) from None
         return memory
 
     def write(self) -> None:

@@ -117,6 +117,15 @@ def test_a_storage_that_fails_costs_a_page_and_not_the_run(run, often):
     live.close()
 
 
+def test_lines_that_cannot_be_read_do_not_stop_the_run(run, often):
+    (run / "metrics.jsonl").write_text("oops\n" * 3)
+    live = LiveReport(Storage(run), every_s=0.02)
+    live.hear({"started": 10})
+    live.hear({"metrics": line(20)})
+    wait_for(lambda: (run / "report.html").exists() and "update 20 of" in page_in(run).text)
+    live.close()
+
+
 def test_a_resume_and_a_rewind_take_lines_back(tmp_path):
     with MetricsWriter(Storage(tmp_path), 0) as writer:
         for step in (10, 20, 30, 40):

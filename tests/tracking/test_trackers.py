@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from recipes.config_file import load_config
+from recipes.errors import UserError
 from recipes.launching.environment import environment_json
 from recipes.launching.followers import Followers
 from recipes.launching.preflight import prepare, write_description
@@ -250,8 +251,6 @@ def test_what_cannot_begin_is_refused_before_the_run(made, capsys, monkeypatch, 
 
 
 def refusal(made, *overrides):
-    from recipes.errors import UserError
-
     with pytest.raises(UserError) as caught:
         made(*overrides)
     (line,) = str(caught.value).splitlines()
@@ -288,3 +287,10 @@ def test_mlflows_own_place_is_beside_the_runs(made, monkeypatch, tmp_path):
     assert mlflow_place(config) == (f"sqlite:///{folder}/mlflow.db", f"file://{folder}/artifacts")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     assert mlflow_place(config) == ("https://mlflow.example.org", None)
+
+
+def test_a_broken_memory_is_named(made):
+    job = made("report.to=[wandb]")
+    job.run_folder.write_text("trackers/wandb.json", '{"where": ')
+    with pytest.raises(UserError, match=r"trackers/wandb.json is not what this command writes: remove it"):
+        Followers(job, print)
