@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--metrics", help="names with commas between them, such as bleu,chrf")
     parser.add_argument("--num-beams", help="1: greedy; more: beam search")
+    parser.add_argument("--task", help="of a run with several tasks: whose prefix and columns count")
     parser.add_argument("--source-column", help="column of the input text")
     parser.add_argument("--target-column", help="column of the reference")
     parser.add_argument("--device", default="auto", help="auto (cuda where there is one), cpu, cuda")
@@ -46,17 +47,17 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from recipes.errors import RunFailed
     from recipes.evaluation.metrics import MetricFailed
-    from recipes.evaluation.request import read_request
+    from recipes.evaluation.request import Flag, number, read_request
     from recipes.reporting.metrics import finite
 
-    flags = {
-        "evaluation.metrics": f"[{options.metrics}]" if options.metrics is not None else None,
-        "evaluation.generation.num_beams": options.num_beams,
-        "data.source_column": options.source_column,
-        "data.target_column": options.target_column,
-    }
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    request = read_request(options.model, options.data, [*options.overrides, *given])
+    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()] if options.metrics else None
+    flags = [
+        Flag("--metrics", "evaluation.metrics", metrics),
+        Flag("--num-beams", "evaluation.generation.num_beams", number(options.num_beams)),
+        Flag("--source-column", "data.source_column", options.source_column),
+        Flag("--target-column", "data.target_column", options.target_column),
+    ]
+    request = read_request(options.model, options.data, options.overrides, flags, options.task)
     for name in ("out", "predictions"):
         _check_file(f"--{name}", getattr(options, name))
     try:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from recipes.config.data import DataBlock, TokenizerBlock
-from recipes.config.evaluation import EvaluationBlock, GenerationBlock
-from recipes.config.model import ModelBlock, ShapeBlock
+from recipes.config.data import DataBlock, MixingBlock, ObjectiveBlock, TaskBlock, TokenizerBlock
+from recipes.config.evaluation import TASK_LOSS, EvaluationBlock, GenerationBlock
+from recipes.config.model import LoraBlock, ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
 from recipes.config.reporting import MlflowBlock, ReportBlock, WandbBlock
 from recipes.config.scaling import ScalingBlock
 from recipes.config.training import CheckpointBlock, DeepSpeedBlock, RunBlock, TrainingBlock
 from recipes.config.values import Block
+from recipes.errors import nearest
 
 __all__ = [
     "Block",
@@ -24,8 +25,11 @@ __all__ = [
     "DeepSpeedBlock",
     "EvaluationBlock",
     "GenerationBlock",
+    "LoraBlock",
+    "MixingBlock",
     "MlflowBlock",
     "ModelBlock",
+    "ObjectiveBlock",
     "OptimizerBlock",
     "ReportBlock",
     "RunBlock",
@@ -33,6 +37,7 @@ __all__ = [
     "ScalingBlock",
     "ScheduleBlock",
     "ShapeBlock",
+    "TaskBlock",
     "TokenizerBlock",
     "TrainingBlock",
     "WandbBlock",
@@ -67,6 +72,14 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _embedding_ratio_has_an_effect(self) -> RunConfig:
+        ratio, model = self.optimizer.embedding_lr_ratio, self.model
+        if ratio != 1 and (model.lora is not None or {"embedding", "norms"} <= set(model.freeze)):
+            why = "model.lora trains" if model.lora is not None else "model.freeze leaves"
+            raise ValueError(f"optimizer.embedding_lr_ratio is {ratio}, but {why} neither embedding nor norms")
+        return self
+
+    @model_validator(mode="after")
     def _an_example_for_every_worker(self) -> RunConfig:
         workers = self.scaling.max_workers or self.scaling.num_workers
         if self.training.examples_per_update < workers:
@@ -78,7 +91,21 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _generation_fits(self) -> RunConfig:
         self.evaluation.generation.check_limit(self.data.max_target_tokens)
+        wanted = self.evaluation.text_metrics
+        if wanted and all(task.objective.kind == "span_corruption" for task in self.data.texts):
+            raise ValueError(
+                f"evaluation.metrics: {wanted[0]} compares generated texts with references, and span_corruption has none: "
+                "leave it out"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _best_is_of_a_task(self) -> RunConfig:
+        best, names = self.evaluation.best, [task.name for task in self.data.tasks]
+        if best is None or not best.metric.startswith(TASK_LOSS) or best.metric.removeprefix(TASK_LOSS) in names:
+            return self
+        known = nearest(best.metric, [TASK_LOSS + name for name in names]) if names else ": there are no data.tasks"
+        raise ValueError(f"evaluation.best.metric: nothing measures '{best.metric}'{known}")
 
     @model_validator(mode="after")
     def _generates_at_evaluations(self) -> RunConfig:

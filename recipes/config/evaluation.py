@@ -20,6 +20,8 @@ TEXT_METRICS = {
 }
 # Of an evaluation too, beside its metrics.
 PLAIN_FIELDS = ("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s")
+# In front of a task's name: its own loss, where there are several.
+TASK_LOSS = "eval_loss/"
 _FALLING = ("eval_loss", "eval_perplexity")
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -76,7 +78,8 @@ class BestBlock(Block):
 
     @property
     def lower_is_better(self) -> bool:
-        return self.mode == "min" or (self.mode == "auto" and self.metric in _FALLING)
+        falls = self.metric in _FALLING or self.metric.startswith(TASK_LOSS)
+        return self.mode == "min" or (self.mode == "auto" and falls)
 
 
 class EarlyStoppingBlock(Block):
@@ -144,7 +147,7 @@ class EvaluationBlock(Block):
         fields = ["eval_loss"]
         for name in self.metrics:
             fields += (FORCED_METRICS | TEXT_METRICS).get(name, ())
-        if self.best.metric in fields:
+        if self.best.metric in fields or self.best.metric.startswith(TASK_LOSS):
             return self
         for name, its_fields in (FORCED_METRICS | TEXT_METRICS).items():
             if self.best.metric in its_fields:

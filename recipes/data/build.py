@@ -3,60 +3,98 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recipes.config import DataBlock
-from recipes.data.sources import NUM_NAMED_ROWS, Examples, too_long_refusal
-from recipes.data.token_files import ROWS_PER_BATCH, TokenWriter
+from recipes.config import DataBlock, TaskBlock
+from recipes.data.chunks import Texts, joined_chunks, separate_chunks
+from recipes.data.counts import SplitCounts
+from recipes.data.denoising import Denoiser, Pair, denoisers
+from recipes.data.sources import Examples
+from recipes.data.token_files import PAIR, ROWS_PER_BATCH, TokenSplit, TokenWriter
 from recipes.data.tokenizer import MAX_TRAINING_CHARS, TextTokenizer, train_unigram, truncate_tokens
 from recipes.errors import UserError
 
 Say = Callable[[str], None]
 _NAMES = {"train": "training", "held_out": "held-out"}
+_NO_IDS = np.zeros(0, np.int32)
+_CHARS_AT_ONCE = 4_000_000
+# Chunks are cut the same way whatever the run's seed, so that runs with other seeds share a cache.
+_CUTTING = 1
+# Enough for token frequencies; the held-out ones are all counted.
+NUM_DRAWN_FOR_BASELINE = 20_000
+
+
+class TaskTexts(NamedTuple):
+    """A task's texts. num_dropped: training examples that are also held out, and were taken away."""
+
+    task: TaskBlock
+    train: Examples
+    held_out: Examples
+    num_dropped: int
 
 
 def build_cache(
-    folder: Path, config: DataBlock, train: Examples, held_out: Examples, tokenizer: TextTokenizer | None, say: Say
+    folder: Path, config: DataBlock, parts: Sequence[TaskTexts], tokenizer: TextTokenizer | None, say: Say
 ) -> dict[str, Any]:
     """Write ``train.arrow``, ``held_out.arrow`` and ``tokenizer/`` into ``folder`` and return the meta data.
 
     Args:
-        tokenizer: None trains one on the training texts.
+        tokenizer: None trains one on the training texts of all tasks.
 
     Raises:
-        UserError: texts longer than the limits with on_too_long: refuse; no room in the vocabulary.
+        UserError: texts longer than the limits with on_too_long: refuse; no room in the vocabulary; an objective that
+            the limits or the tokenizer leave no room for.
     """
     started = time.monotonic()
-    if tokenizer is None:
-        say(f"data: training a vocabulary of {config.tokenizer.vocab_size:,} ids on {len(train):,} examples")
-        tokenizer = train_unigram(_training_texts(train, config.prefix), config.tokenizer.vocab_size)
-        if tokenizer.vocab_size < config.tokenizer.vocab_size:
-            say(
-                f"data: the training text supports {tokenizer.vocab_size:,} token ids, "
-                f"fewer than data.tokenizer.vocab_size {config.tokenizer.vocab_size:,}"
-            )
+    tokenizer = tokenizer or _trained_tokenizer(config, parts, say)
     tokenizer.save(folder / "tokenizer")
-    counts = {}
-    for name, examples in (("train", train), ("held_out", held_out)):
-        counts[name] = _write_split(folder / f"{name}.arrow", config, examples, tokenizer)
-    too_long = [line for name in counts for line in counts[name].refusals(name, config)]
+    plans = _objectives(config, parts, tokenizer)
+    kinds = [denoiser for plan in plans for denoiser in plan.denoisers]
+    counts, splits = {}, {}
+    for name in _NAMES:
+        path = folder / f"{name}.arrow"
+        counts[name] = SplitCounts(tokenizer.vocab_size, say_name=_NAMES[name])
+        with TokenWriter(path) as writer:
+            for plan in plans:
+                examples = getattr(plan.texts, name)
+                if plan.denoisers:
+                    _write_chunks(writer, plan, examples, tokenizer, counts[name])
+                else:
+                    _write_pairs(writer, plan, examples, tokenizer, config, counts[name])
+        splits[name] = TokenSplit(path, counts[name].file_names, kinds, tokenizer.sentinel_ids, tokenizer.eos_id)
+        counts[name].count_drawn_targets(splits[name], None if name == "held_out" else NUM_DRAWN_FOR_BASELINE)
+    too_long = [line for name in counts for line in counts[name].refusals(config)]
     if too_long:
         raise UserError("\n".join(too_long))
     for name in counts:
-        counts[name].tell(name, say)
+        counts[name].tell(say)
+    _check_each_has_examples(parts, splits)
+    sizes = {name: np.bincount(splits[name].tasks, minlength=len(parts)).tolist() for name in splits}
     return {
-        "source": config.source,
-        "eval_source": config.eval_source,
         "settings": config.model_dump(mode="json"),
-        "train": counts["train"].meta(train),
-        "held_out": counts["held_out"].meta(held_out),
+        "train": counts["train"].meta(splits["train"]),
+        "held_out": counts["held_out"].meta(splits["held_out"]),
+        "tasks": [
+            {
+                "name": part.task.name,
+                "objective": part.task.objective.kind,
+                "source": part.task.source,
+                "eval_source": part.task.eval_source,
+                "train_examples": sizes["train"][i],
+                "held_out_examples": sizes["held_out"][i],
+                "dropped_from_train": part.num_dropped,
+            }
+            for i, part in enumerate(parts)
+        ],
+        "denoisers": [denoiser.to_dict() for denoiser in kinds],
         "baseline": _baselines(counts["train"].target_ids, counts["held_out"].target_ids),
         "tokenizer": {
             "kind": config.tokenizer.kind,
@@ -64,132 +102,160 @@ def build_cache(
             "pad_id": tokenizer.pad_id,
             "eos_id": tokenizer.eos_id,
             "unk_id": tokenizer.unk_id,
+            "sentinel_ids": list(tokenizer.sentinel_ids),
         },
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-@dataclass
-class _SideCounts:
-    """Of all sources, or all targets, of a split."""
+@dataclass(frozen=True)
+class _TaskPlan:
+    """number: the task's. denoisers: of an objective of text alone, else none; first: the first one's number."""
 
-    tokens: int = 0
-    unknown: int = 0
-    longest: int = 0
-    num_too_long: int = 0
-    first_too_long: list[str] = field(default_factory=list)
-    num_inner_ends: int = 0
-    first_inner_end: str = ""
+    number: int
+    texts: TaskTexts
+    denoisers: list[Denoiser]
+    first: int
 
 
-class _Counts:
-    def __init__(self, vocab_size: int):
-        self.sides = {"source": _SideCounts(), "target": _SideCounts()}
-        self.target_ids = np.zeros(vocab_size, np.int64)
-
-    def refusals(self, split: str, config: DataBlock) -> list[str]:
-        """A line for each side with texts that are too long, where that is refused."""
-        if config.on_too_long == "truncate":
-            return []
-        limits = {"source": config.max_source_tokens, "target": config.max_target_tokens}
-        lines = []
-        for name, side in self.sides.items():
-            if side.num_too_long:
-                lines.append(
-                    too_long_refusal(
-                        name,
-                        f"{_NAMES[split]} {name}",
-                        limits[name],
-                        side.num_too_long,
-                        side.first_too_long,
-                        side.longest,
-                    )
-                )
-        return lines
-
-    def tell(self, split: str, say: Say) -> None:
-        for name, side in self.sides.items():
-            if side.num_too_long:
-                say(
-                    f"data: {side.num_too_long:,} {_NAMES[split]} {name} texts cut off (longest: {side.longest} tokens)"
-                )
-            if side.num_inner_ends:
-                say(
-                    f"data: {side.num_inner_ends:,} {_NAMES[split]} {name} texts name the end token themselves, "
-                    f"first {side.first_inner_end}; what follows it is lost in generated text"
-                )
-
-    def meta(self, examples: Examples) -> dict[str, Any]:
-        numbers: dict[str, Any] = {
-            "examples": len(examples),
-            "rows_read": examples.num_read,
-            "rows_skipped": examples.skipped,
-        }
-        for name, side in self.sides.items():
-            numbers |= {
-                f"{name}_tokens": side.tokens,
-                f"{name}_unknown_tokens": side.unknown,
-                f"longest_{name}": side.longest,
-                f"truncated_{name}s": side.num_too_long,
-            }
-        return numbers | {"file_names": examples.file_names}
+def _objectives(config: DataBlock, parts: Sequence[TaskTexts], tokenizer: TextTokenizer) -> list[_TaskPlan]:
+    plans: list[_TaskPlan] = []
+    first = 0
+    for number, part in enumerate(parts):
+        objective, kinds = part.task.objective, []
+        if objective.of_text_alone:
+            kinds = denoisers(
+                objective, part.task.prefix, tokenizer, config.max_source_tokens, config.max_target_tokens
+            )
+        plans.append(_TaskPlan(number, part, kinds, first))
+        first += len(kinds)
+    return plans
 
 
-def _training_texts(examples: Examples, prefix: str) -> Iterator[str]:
+def _trained_tokenizer(config: DataBlock, parts: Sequence[TaskTexts], say: Say) -> TextTokenizer:
+    wanted = config.tokenizer.vocab_size
+    say(
+        f"data: training a vocabulary of {wanted:,} ids on {sum(len(part.train) for part in parts):,} "
+        f"{'texts' if all(part.task.objective.of_text_alone for part in parts) else 'examples'}"
+    )
+    tokenizer = train_unigram(_training_texts(parts), wanted)
+    if tokenizer.vocab_size < wanted:
+        say(
+            f"data: the training text supports {tokenizer.vocab_size:,} token ids, "
+            f"fewer than data.tokenizer.vocab_size {wanted:,}"
+        )
+    return tokenizer
+
+
+def _training_texts(parts: Sequence[TaskTexts]) -> Iterator[str]:
     """Sources and targets; of very much text every n-th example, so that training stays in minutes."""
-    chars = sum(int(pc.sum(pc.utf8_length(column)).as_py()) for column in (examples.sources, examples.targets))
-    step = -(-chars // MAX_TRAINING_CHARS)
-    picked = pa.array(np.arange(0, len(examples), max(1, step)))
-    for column, begin in ((examples.sources, prefix), (examples.targets, "")):
+    columns = []
+    for task, train, *_ in parts:
+        columns.append((train.sources, task.prefix))
+        if not task.objective.of_text_alone:
+            columns.append((train.targets, ""))
+        elif task.objective.kind == "ul2":
+            yield from vars(task.objective.mode_prefixes).values()
+    chars = sum(int(pc.sum(pc.utf8_length(column)).as_py()) for column, _ in columns)
+    step = max(1, -(-chars // MAX_TRAINING_CHARS))
+    for column, begin in columns:
+        picked = pa.array(np.arange(0, len(column), step))
         for chunk in column.take(picked).chunks:
             for start in range(0, len(chunk), ROWS_PER_BATCH):
                 yield from (begin + text for text in chunk.slice(start, ROWS_PER_BATCH).to_pylist())
 
 
-def _write_split(path: Path, config: DataBlock, examples: Examples, tokenizer: TextTokenizer) -> _Counts:
-    counts = _Counts(tokenizer.vocab_size)
-    limits = {"source": config.max_source_tokens, "target": config.max_target_tokens}
-    with TokenWriter(path) as writer:
-        for start in range(0, len(examples), ROWS_PER_BATCH):
-            encoded = {}
-            for name, column in (("source", examples.sources), ("target", examples.targets)):
-                texts = column.slice(start, ROWS_PER_BATCH).to_pylist()
-                if name == "source" and config.prefix:
-                    texts = [config.prefix + text for text in texts]
-                ids, offsets = tokenizer.encode_batch(texts)
-                _count_side(counts.sides[name], ids, offsets, limits[name], tokenizer, examples, start)
-                encoded[name] = truncate_tokens(ids, offsets, limits[name], tokenizer.eos_id)
-                counts.sides[name].tokens += len(encoded[name][0])
-            counts.target_ids += np.bincount(encoded["target"][0], minlength=tokenizer.vocab_size)
-            stop = start + ROWS_PER_BATCH
-            writer.write(
-                encoded["source"], encoded["target"], examples.file_index[start:stop], examples.rows[start:stop]
-            )
-    return counts
+def _check_each_has_examples(parts: Sequence[TaskTexts], splits: dict[str, TokenSplit]) -> None:
+    for i, part in enumerate(parts):
+        for name, split in splits.items():
+            if not (split.tasks == i).any():
+                raise UserError(
+                    f"{part.task.at}: the {_NAMES[name]} texts of {part.task.source} are shorter than two tokens in all; "
+                    "give more text"
+                )
 
 
-def _count_side(
-    side: _SideCounts,
-    ids: np.ndarray,
-    offsets: np.ndarray,
-    limit: int,
-    tokenizer: TextTokenizer,
+def _write_pairs(
+    writer: TokenWriter,
+    plan: _TaskPlan,
     examples: Examples,
-    start: int,
+    tokenizer: TextTokenizer,
+    config: DataBlock,
+    counts: SplitCounts,
 ) -> None:
-    lengths = np.diff(offsets)
-    side.longest = max(side.longest, int(lengths.max()))
-    if tokenizer.unk_id is not None:
-        side.unknown += int((ids == tokenizer.unk_id).sum())
-    too_long = np.flatnonzero(lengths > limit)
-    side.num_too_long += len(too_long)
-    for i in too_long[: NUM_NAMED_ROWS - len(side.first_too_long)].tolist():
-        side.first_too_long.append(f"{examples.where(start + i)} ({lengths[i]} tokens)")
-    ends = np.add.reduceat((ids == tokenizer.eos_id).astype(np.int32), offsets[:-1])
-    inner = np.flatnonzero(ends > 1)
-    side.num_inner_ends += len(inner)
-    if len(inner) and not side.first_inner_end:
-        side.first_inner_end = examples.where(start + int(inner[0]))
+    prefix = plan.texts.task.prefix
+    limits = {"source": config.max_source_tokens, "target": config.max_target_tokens}
+    first_file = counts.add_files(examples)
+    for start in range(0, len(examples), ROWS_PER_BATCH):
+        encoded = {}
+        for name, column in (("source", examples.sources), ("target", examples.targets)):
+            texts = column.slice(start, ROWS_PER_BATCH).to_pylist()
+            if name == "source" and prefix:
+                texts = [prefix + text for text in texts]
+            ids, offsets = tokenizer.encode_batch(texts)
+            counts.count_side(name, ids, offsets, limits[name], tokenizer, examples, start)
+            encoded[name] = truncate_tokens(ids, offsets, limits[name], tokenizer.eos_id)
+        counts.count_targets(encoded["target"][0])
+        stop = start + ROWS_PER_BATCH
+        writer.write(
+            encoded["source"],
+            encoded["target"],
+            examples.file_index[start:stop] + first_file,
+            examples.rows[start:stop],
+            plan.number,
+        )
+
+
+def _write_chunks(
+    writer: TokenWriter, plan: _TaskPlan, examples: Examples, tokenizer: TextTokenizer, counts: SplitCounts
+) -> None:
+    """Chunks whose noise is drawn when they are read; those of a prefix language model are split here, once for all.
+
+    Which denoiser a chunk has, and where such a chunk is split, decides its lengths: the batch plan needs them.
+    """
+    first_file = counts.add_files(examples)
+    draw = np.random.default_rng([_CUTTING, plan.number])
+    cut = joined_chunks if plan.texts.task.objective.join else separate_chunks
+    chunks = cut(_encoded(examples, tokenizer, counts), plan.denoisers, draw)
+    while batch := list(islice(chunks, ROWS_PER_BATCH)):
+        pairs, kinds = [], []
+        for chunk in batch:
+            denoiser = plan.denoisers[chunk.denoiser]
+            if denoiser.takes_spans:
+                pairs.append(Pair(chunk.ids, _NO_IDS))
+                kinds.append(plan.first + chunk.denoiser)
+            else:
+                pairs.append(denoiser.draw(chunk.ids, (), tokenizer.eos_id, draw))
+                kinds.append(PAIR)
+                counts.count_targets(pairs[-1].target)
+        texts = np.array([chunk.text for chunk in batch])
+        writer.write(
+            _flat([pair.source for pair in pairs]),
+            _flat([pair.target for pair in pairs]),
+            examples.file_index[texts] + first_file,
+            examples.rows[texts],
+            plan.number,
+            np.array(kinds, np.int16),
+        )
+
+
+def _encoded(examples: Examples, tokenizer: TextTokenizer, counts: SplitCounts) -> Iterator[Texts]:
+    """Ids of the sources without their end tokens, some texts at a time."""
+    lengths = pc.utf8_length(examples.sources).to_numpy()
+    part = (np.cumsum(lengths) - lengths) // _CHARS_AT_ONCE
+    for number in np.unique(part).tolist():
+        begin, end = np.searchsorted(part, [number, number + 1]).tolist()
+        ids, offsets = tokenizer.encode_batch(examples.sources.slice(begin, end - begin).to_pylist())
+        counts.count_unknown("source", ids, tokenizer)
+        keep = np.ones(len(ids), bool)
+        keep[offsets[1:] - 1] = False
+        yield Texts(ids[keep], offsets - np.arange(len(offsets)))
+
+
+def _flat(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return np.concatenate(rows), offsets
 
 
 def _baselines(train: np.ndarray, held_out: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from recipes.config import DataBlock
-from recipes.data.build import build_cache
+from recipes.data.build import TaskTexts, build_cache
+from recipes.data.denoising import Denoiser
 from recipes.data.fingerprint import FORMAT, content_fingerprint, stamp
 from recipes.data.split import split_examples
 from recipes.data.token_files import TokenSplit
@@ -49,8 +50,14 @@ class TokenData:
     def __init__(self, folder: Path, meta: dict[str, Any]):
         self._folder = folder
         self.meta = meta
-        self.train = TokenSplit(folder / "train.arrow", meta["train"]["file_names"])
-        self.held_out = TokenSplit(folder / "held_out.arrow", meta["held_out"]["file_names"])
+        kinds = [Denoiser.of_dict(content) for content in meta["denoisers"]]
+        names = meta["tokenizer"]
+        self.train, self.held_out = (
+            TokenSplit(
+                folder / f"{split}.arrow", meta[split]["file_names"], kinds, names["sentinel_ids"], names["eos_id"]
+            )
+            for split in ("train", "held_out")
+        )
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -71,6 +78,11 @@ class TokenData:
             "held_out_target_tokens": held_out["target_tokens"],
             "unknown_tokens": train["source_unknown_tokens"] + train["target_unknown_tokens"],
         }
+
+    @property
+    def task_names(self) -> list[str]:
+        """Of ``data.tasks``, in order; one empty name where there are none."""
+        return [task["name"] for task in self.meta["tasks"]]
 
     @property
     def vocab_size(self) -> int:
@@ -101,16 +113,16 @@ def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None]
     known = _recall(cache, mark)
     if known is not None:
         return _found(cache, known, say)
-    train, held_out, num_dropped = split_examples(config, say)
+    parts = [TaskTexts(task, *split_examples(config, say, task)) for task in config.texts]
     tokenizer = None
     if config.tokenizer.kind != "unigram":
         tokenizer = bytes_tokenizer() if config.tokenizer.kind == "bytes" else saved_tokenizer(config.tokenizer)
-    fingerprint = content_fingerprint(config, train, held_out, tokenizer)
+    fingerprint = content_fingerprint(config, [part[:3] for part in parts], tokenizer)
     if _read_meta(cache / fingerprint) is None:
         staging = _staging_folder(cache, fingerprint)
         try:
-            meta = build_cache(staging, config, train, held_out, tokenizer, say)
-            meta |= {"format": FORMAT, "fingerprint": fingerprint, "dropped_from_train": num_dropped}
+            meta = build_cache(staging, config, parts, tokenizer, say)
+            meta |= {"format": FORMAT, "fingerprint": fingerprint}
             _publish(cache, fingerprint, staging, meta)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -130,6 +142,21 @@ def open_data(prepared: PreparedData | Storage | str) -> TokenData:
     if meta is None:
         raise UserError(f"{place}: holds no whole token cache; it is made at the start of a run")
     return TokenData(place.local or _download(place, meta), meta)
+
+
+def known_tokenizer(config: DataBlock, storage: Storage) -> TextTokenizer | None:
+    """The tokenizer of these settings by what the caches hold, without a look at the data.
+
+    None where no whole cache has these settings, or several have and their tokenizers differ (the data has changed).
+    """
+    cache, found = storage / FOLDER, {}
+    for name in cache.names():
+        meta = _read_meta(cache / name)
+        if meta is not None and meta["settings"] == config.model_dump(mode="json"):
+            with (cache / name / "tokenizer").on_this_machine() as folder:
+                tokenizer = TextTokenizer.load(folder)
+            found[tuple(sorted(tokenizer.files().items()))] = tokenizer
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _found(cache: Storage, fingerprint: str, say: Callable[[str], None]) -> PreparedData:

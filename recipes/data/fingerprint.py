@@ -10,30 +10,42 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
-from recipes.config import DataBlock
+from recipes.config import DataBlock, TaskBlock
 from recipes.data import pydoc
 from recipes.data.sources import Examples, list_files
 from recipes.data.tokenizer import TextTokenizer
 
-FORMAT = 1  # raise it when the content of a cache changes for the same input
+FORMAT = 2  # raise it when the content of a cache changes for the same input
 # A file changed this short a time ago could change again within the clock's grain and keep its times.
 _SETTLED_SECONDS = 2.0
 
 
-def content_fingerprint(config: DataBlock, train: Examples, held_out: Examples, tokenizer: TextTokenizer | None) -> str:
-    """The cache's name; ``tokenizer`` is None where it will be trained on the training texts."""
+def content_fingerprint(
+    config: DataBlock, parts: Sequence[tuple[TaskBlock, Examples, Examples]], tokenizer: TextTokenizer | None
+) -> str:
+    """The cache's name.
+
+    Args:
+        parts: tasks with their training and held-out examples.
+        tokenizer: None where it will be trained on the training texts.
+    """
     if tokenizer is None:
         made_by: Any = ["unigram", config.tokenizer.vocab_size]
     else:
         made_by = {name: sha256(content).hexdigest() for name, content in sorted(tokenizer.files().items())}
-    settings = [config.prefix, config.max_source_tokens, config.max_target_tokens, config.on_too_long]
-    return _hash([FORMAT, train.digest(), held_out.digest(), made_by, settings])[:24]
+    settings = [config.max_source_tokens, config.max_target_tokens, config.on_too_long]
+    texts = [
+        [task.name, task.prefix, task.objective.model_dump(mode="json"), train.digest(), held_out.digest()]
+        for task, train, held_out in parts
+    ]
+    return _hash([FORMAT, texts, made_by, settings])[:24]
 
 
 def stamp(config: DataBlock) -> str | None:
@@ -43,11 +55,12 @@ def stamp(config: DataBlock) -> str | None:
     """
     now = time.time_ns()
     marks: list[Any] = []
-    for field_name, uri in (("data.source", config.source), ("data.eval_source", config.eval_source)):
+    named = [(task, part, getattr(task, part)) for task in config.texts for part in ("source", "eval_source")]
+    for task, part, uri in named:
         if uri == "pydoc":
             marks.append([sys.version, *(_local_mark(path) for path in pydoc.files())])
         elif uri is not None:
-            filesystem, files = list_files(uri, field_name)
+            filesystem, files = list_files(uri, f"{task.at}.{part}", task.objective.of_text_alone)
             if isinstance(filesystem, fs.LocalFileSystem):
                 marks.append([_local_mark(path) for path, _ in files])
             else:
@@ -59,7 +72,7 @@ def stamp(config: DataBlock) -> str | None:
     times = [value for group in marks for mark in group if isinstance(mark, list) for value in mark[2:]]
     if None in times or max(times, default=0) > now - int(_SETTLED_SECONDS * 1e9):
         return None
-    return _hash([FORMAT, config.model_dump(mode="json"), marks])
+    return _hash([FORMAT, config.model_dump(mode="json", exclude={"mixing"}), marks])
 
 
 def _local_mark(path: str | Path) -> list[Any]:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recipes.config import RunConfig
 from recipes.data.packing import Lengths, balance, pack
+from recipes.data.streams import Streams, mixing_rates
 from recipes.data.token_files import TokenSplit
 from recipes.errors import UserError
+
+if TYPE_CHECKING:
+    from recipes.data.cache import TokenData
 
 MicroBatches = list[list[np.ndarray]]
 
@@ -37,11 +41,10 @@ class PlanStatistics:
 
 
 class BatchPlan:
-    """Update k trains on positions ``[k * E, (k + 1) * E)`` of an endless stream of epochs, E = examples_per_update.
+    """Update k trains on the next E = examples_per_update examples of an endless stream of epochs (`Streams`).
 
-    Epoch e is the permutation ``numpy.random.default_rng([seed, e])`` of all examples. An update may thus begin in one
-    epoch and end in the next; no example is left out and none comes twice in an epoch. Neither the number of ranks nor
-    the micro-batch budget changes what is in an update.
+    An update may begin in one epoch and end in the next; no example is left out and none comes twice in an epoch.
+    Neither the number of ranks nor the micro-batch budget changes what is in an update.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class BatchPlan:
         micro_batch_tokens: int,
         num_ranks: int,
         where: Callable[[int], str] = "example {}".format,
+        tasks: tuple[Sequence[int], np.ndarray] | None = None,
     ):
         """
         Args:
@@ -63,6 +67,7 @@ class BatchPlan:
             micro_batch_tokens: most padded tokens, rows * (longest source + longest target), of a micro-batch.
             num_ranks: processes that share the work.
             where: names an example in a message.
+            tasks: of a mixture, numbers of examples of every task and their rates.
 
         Raises:
             UserError: an example alone exceeds the budget; fewer examples per update than ranks; no examples.
@@ -80,7 +85,8 @@ class BatchPlan:
         self.examples_per_update = examples_per_update
         self.micro_batch_tokens = micro_batch_tokens
         self.num_ranks = num_ranks
-        self._permutation = lru_cache(maxsize=2)(self._shuffle)
+        self.task_sizes, self.task_rates = tasks or ([len(source_lengths)], np.ones(1))
+        self._streams = Streams(self.task_sizes, self.task_rates, seed=seed, examples_per_update=examples_per_update)
 
     @property
     def num_examples(self) -> int:
@@ -88,26 +94,20 @@ class BatchPlan:
 
     @property
     def updates_per_epoch(self) -> float:
-        """Not rounded: 100 examples in updates of 64 are 1.5625 updates."""
+        """Not rounded: 100 examples in updates of 64 are 1.5625 updates. Of a mixture, until as many examples have come
+        as all tasks have together; each task has epochs of its own."""
         return self.num_examples / self.examples_per_update
 
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-        order.flags.writeable = False  # it is cached
-        return order
+    def task_epochs(self, num_updates: int) -> list[float]:
+        """How often every task's examples come in the first updates, on average."""
+        begins, _ = self._streams.parts(num_updates)
+        return [begin / size for begin, size in zip(begins, self.task_sizes, strict=True)]
 
     def examples(self, k: int) -> np.ndarray:
         """The global batch of update k (from 0), in stream order."""
         if k < 0:
             raise ValueError(f"update {k}: updates count from 0")
-        begin, end = k * self.examples_per_update, (k + 1) * self.examples_per_update
-        parts = []
-        while begin < end:
-            epoch, place = divmod(begin, self.num_examples)
-            part = self._permutation(epoch)[place : place + end - begin]
-            parts.append(part)
-            begin += len(part)
-        return np.concatenate(parts)
+        return self._streams.examples(k)
 
     def micro_batches(self, k: int) -> MicroBatches:
         """For every rank, the index arrays of its micro-batches in update k.
@@ -129,6 +129,8 @@ class BatchPlan:
 
 def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPlan:
     """The plan of a run: the same on the launcher, which describes it, and on every rank."""
+    texts = config.data.texts
+    sizes = np.bincount(train.tasks, minlength=len(texts)).tolist()
     return BatchPlan(
         train.source_lengths,
         train.target_lengths,
@@ -137,18 +139,46 @@ def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPla
         micro_batch_tokens=config.training.micro_batch_tokens,
         num_ranks=num_ranks,
         where=train.where,
+        tasks=(sizes, mixing_rates(config.data.mixing, texts, sizes)),
     )
 
 
-def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> MicroBatches:
-    """The micro-batches of a run's evaluations, the same in each."""
-    return evaluation_plan(
-        held_out.source_lengths,
-        held_out.target_lengths,
-        micro_batch_tokens=config.training.micro_batch_tokens,
-        num_ranks=num_ranks,
-        where=lambda i: f"held-out {held_out.where(i)}",
-    )
+def task_numbers(data: TokenData, plan: BatchPlan, num_updates: int) -> list[dict[str, Any]]:
+    """Of every task of a mixture: its examples, its rate, and its epochs in the first updates; of one task alone, none."""
+    if len(data.task_names) == 1:
+        return []
+    rows = zip(data.meta["tasks"], plan.task_rates.tolist(), plan.task_epochs(num_updates), strict=True)
+    return [
+        {
+            "name": task["name"],
+            "objective": task["objective"],
+            "training_examples": task["train_examples"],
+            "held_out_examples": task["held_out_examples"],
+            "rate": rate,
+            "epochs": epochs,
+        }
+        for task, rate, epochs in rows
+    ]
+
+
+def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> list[MicroBatches]:
+    """The micro-batches of a run's evaluations, the same in each: for every task, for every rank."""
+    plans = []
+    for task in range(len(config.data.texts)):
+        examples = np.flatnonzero(held_out.tasks == task)
+
+        def where(i: int, examples: np.ndarray = examples) -> str:
+            return f"held-out {held_out.where(examples[i])}"
+
+        plan = evaluation_plan(
+            held_out.source_lengths[examples],
+            held_out.target_lengths[examples],
+            micro_batch_tokens=config.training.micro_batch_tokens,
+            num_ranks=num_ranks,
+            where=where,
+        )
+        plans.append([[examples[batch] for batch in rank] for rank in plan])
+    return plans
 
 
 def evaluation_plan(

@@ -1,4 +1,4 @@
-"""Two text columns out of one file: Parquet, Arrow, JSON Lines, JSON, CSV, TSV.
+"""One or two text columns out of one file: Parquet, Arrow, JSON Lines, JSON, CSV, TSV, plain text.
 
 Every reader returns a :class:`Columns`. The fast way is pyarrow's; JSON that it cannot take as it stands is read again
 line by line, so that the offending lines can be named.
@@ -30,8 +30,8 @@ class Columns:
     """Source and target texts of one file.
 
     Attributes:
-        source, target: text, null where there is none.
-        rows: 1-based number of each row in its file; for JSON Lines the line.
+        source, target: text, null where there is none; the same where only one column is wanted.
+        rows: 1-based number of each row in its file; for JSON Lines and plain text the line.
         notes: why a row has no text, by position, where it is not simply null.
     """
 
@@ -43,18 +43,31 @@ class Columns:
 
 @dataclass(frozen=True)
 class Place:
-    """A file, the field that names it, and which of its columns are wanted."""
+    """A file, the block and field that name it, and which of its columns are wanted.
 
-    field_name: str
+    target_column: None where sources are all that is wanted.
+    """
+
+    block: str
+    part: str
     filesystem: fs.FileSystem
     path: str
     name: str
     source_column: str
-    target_column: str
+    target_column: str | None
+
+    @property
+    def field_name(self) -> str:
+        return f"{self.block}.{self.part}"
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """Column by what it holds."""
+        return {"source": self.source_column} | ({"target": self.target_column} if self.target_column else {})
 
     @property
     def wanted(self) -> dict[str, str]:
-        return {"data.source_column": self.source_column, "data.target_column": self.target_column}
+        return {f"{self.block}.{side}_column": column for side, column in self.sides.items()}
 
     def check_columns(self, present: list[str]) -> None:
         """Raise UserError, one line for each wanted column that is not among ``present``."""
@@ -120,13 +133,13 @@ def _read_separated(place: Place) -> Columns:
 def _from_table(place: Place, table: pa.Table) -> Columns:
     notes: dict[int, str] = {}
     texts = [
-        _as_text(place, field_name, table[column], label, notes)
-        for (field_name, column), label in zip(place.wanted.items(), ("source", "target"), strict=True)
+        as_text(place, field_name, table[column], label, notes)
+        for (field_name, column), label in zip(place.wanted.items(), place.sides, strict=True)
     ]
-    return Columns(*texts, rows=np.arange(1, table.num_rows + 1), notes=notes)
+    return Columns(texts[0], texts[-1], rows=np.arange(1, table.num_rows + 1), notes=notes)
 
 
-def _as_text(
+def as_text(
     place: Place, field_name: str, column: pa.ChunkedArray, label: str, notes: dict[int, str]
 ) -> pa.ChunkedArray:
     """The column as large_string; rows that are not UTF-8 become null and are noted."""
@@ -177,7 +190,7 @@ def _read_json_lines(place: Place) -> Columns:
     if not content.strip():
         return Columns(pa.chunked_array([], TEXT), pa.chunked_array([], TEXT), np.arange(0))
     if suffix_of(place.path) == ".json" and content.lstrip()[:1] == b"[":
-        return _from_array(place, content)
+        return _json_lines_slow(place, content)
     return _json_lines_fast(place, content) or _json_lines_slow(place, content)
 
 
@@ -202,31 +215,33 @@ def _json_lines_fast(place: Place, content: bytes) -> Columns | None:
 
 
 def _json_lines_slow(place: Place, content: bytes) -> Columns:
-    def parsed() -> Iterator[tuple[int, Any, str]]:
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8")), ""
-            except UnicodeDecodeError:
-                yield number, None, "line is not UTF-8"
-            except (ValueError, RecursionError):
-                yield number, None, "line is not JSON"
-
-    return _from_objects(place, parsed())
+    return _from_objects(place, json_rows(place, content))
 
 
-def _from_array(place: Place, content: bytes) -> Columns:
-    try:
-        rows = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place.field_name}: {place.name} is not JSON: {error}") from None
-    return _from_objects(place, ((number, row, "") for number, row in enumerate(rows, start=1)))
+def json_rows(place: Place, content: bytes) -> Iterator[tuple[int, Any, str]]:
+    """(1-based line or row, its value, why it has none) of JSON Lines, or of a .json file's one list."""
+    content = content.removeprefix(_BOM)
+    if suffix_of(place.path) == ".json" and content.lstrip()[:1] == b"[":
+        try:
+            rows = json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place.field_name}: {place.name} is not JSON: {error}") from None
+        yield from ((number, row, "") for number, row in enumerate(rows, start=1))
+        return
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8")), ""
+        except UnicodeDecodeError:
+            yield number, None, "line is not UTF-8"
+        except (ValueError, RecursionError):
+            yield number, None, "line is not JSON"
 
 
 def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Columns:
     """From (row number, parsed value, note) of every row."""
-    texts: dict[str, list[str | None]] = {"source": [], "target": []}
+    texts: dict[str, list[str | None]] = {side: [] for side in place.sides}
     rows: list[int] = []
     notes: dict[int, str] = {}
     present: dict[str, None] = {}
@@ -238,7 +253,7 @@ def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Colu
             notes[position] = note
         record = {} if note else value
         present.update(dict.fromkeys(record))
-        for label, column in (("source", place.source_column), ("target", place.target_column)):
+        for label, column in place.sides.items():
             text = record.get(column)
             if text is not None and not isinstance(text, str):
                 notes[position] = f"{label} is {_json_kind(text)}, not text"
@@ -249,8 +264,8 @@ def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Colu
             texts[label].append(text)
     if present:
         place.check_columns(list(present))
-    columns = (pa.chunked_array([pa.array(texts[label], TEXT)]) for label in ("source", "target"))
-    return Columns(*columns, rows=np.asarray(rows, np.int64), notes=notes)
+    columns = [pa.chunked_array([pa.array(side, TEXT)]) for side in texts.values()]
+    return Columns(columns[0], columns[-1], rows=np.asarray(rows, np.int64), notes=notes)
 
 
 def _encodable(text: str) -> bool:
@@ -268,6 +283,23 @@ def _json_kind(value: Any) -> str:
     return kinds.get(type(value).__name__, "null")
 
 
+def _read_text(place: Place) -> Columns:
+    """A text a line; lines of spaces alone part nothing and hold nothing."""
+    with place.filesystem.open_input_stream(place.path) as stream:
+        content = stream.read().removeprefix(_BOM)
+    lines = [(number, line.rstrip(b"\r")) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    notes: dict[int, str] = {}
+    raw = pa.array([line for _, line in lines], pa.large_binary())
+    try:
+        texts = raw.cast(TEXT)
+    except pa.ArrowInvalid:
+        texts = _decode_each(raw, "source", 0, notes)
+    column = pa.chunked_array([texts], TEXT)
+    return Columns(column, column, np.array([number for number, _ in lines], np.int64), notes)
+
+
+# Files of texts without targets.
+TEXT_ALONE = (".txt",)
 READERS = {
     ".parquet": _read_parquet,
     ".arrow": _read_arrow,
@@ -275,4 +307,5 @@ READERS = {
     ".json": _read_json_lines,
     ".csv": _read_separated,
     ".tsv": _read_separated,
+    ".txt": _read_text,
 }

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from recipes.config import DataBlock
+from recipes.config import DataBlock, TaskBlock
 from recipes.data import pydoc
-from recipes.data.readers import READERS, Columns, Place, read_columns, suffix_of
+from recipes.data.readers import READERS, TEXT_ALONE, Columns, Place, read_columns, suffix_of
 from recipes.errors import UserError
 
 NUM_NAMED_ROWS = 5
@@ -73,23 +73,27 @@ class Examples:
         return state.hexdigest()
 
 
-def read_examples(config: DataBlock, part: Literal["source", "eval_source"] = "source") -> Examples:
-    """Read ``data.source`` (or ``data.eval_source``).
+def read_examples(
+    config: DataBlock, part: Literal["source", "eval_source"] = "source", task: TaskBlock | None = None
+) -> Examples:
+    """Read ``data.source`` (or ``data.eval_source``), or that of a task. Of text alone the targets are the sources.
 
     Raises:
         UserError: nothing there, a broken file, a missing column, no row, or unusable rows with on_bad_row: refuse.
     """
-    uri = config.eval_source if part == "eval_source" else config.source
+    task = task or config.texts[0]
+    uri = task.eval_source if part == "eval_source" else task.source
+    alone = task.objective.of_text_alone
     if uri == "pydoc":
-        return _from_pydoc()
-    filesystem, files = list_files(str(uri), f"data.{part}")
-    columns, names = [], []
-    for path, name in files:
-        columns.append(
-            read_columns(Place(f"data.{part}", filesystem, path, name, config.source_column, config.target_column))
-        )
-        names.append(name)
-    return _usable(columns, names, f"data.{part}", str(uri), config.on_bad_row)
+        return _from_pydoc(alone)
+    filesystem, files = list_files(str(uri), f"{task.at}.{part}", alone)
+    target_column = None if alone else task.target_column
+    columns = [
+        read_columns(Place(task.at, part, filesystem, path, name, task.source_column, target_column))
+        for path, name in files
+    ]
+    names = [f"{task.name}: {name}" if task.name else name for _, name in files]
+    return _usable(columns, names, f"{task.at}.{part}", str(uri), config.on_bad_row)
 
 
 def too_long_refusal(side: str, what: str, limit: int, num_too_long: int, named: list[str], longest: int) -> str:
@@ -102,13 +106,16 @@ def too_long_refusal(side: str, what: str, limit: int, num_too_long: int, named:
     )
 
 
-def list_files(uri: str, field_name: str) -> tuple[fs.FileSystem, list[tuple[str, str]]]:
+def list_files(uri: str, field_name: str, alone: bool = False) -> tuple[fs.FileSystem, list[tuple[str, str]]]:
     """The files a source consists of, as (path on the filesystem, short name), by name.
+
+    alone: texts are wanted, not pairs.
 
     Raises:
         UserError: there is nothing, or nothing of a known kind.
     """
-    known = ", ".join(sorted(READERS))
+    kinds = [suffix for suffix in sorted(READERS) if alone or suffix not in TEXT_ALONE]
+    known = ", ".join(kinds)
     try:
         if "://" in uri:
             filesystem, root = fs.FileSystem.from_uri(uri)
@@ -118,7 +125,12 @@ def list_files(uri: str, field_name: str) -> tuple[fs.FileSystem, list[tuple[str
         if info.type == fs.FileType.NotFound:
             raise UserError(f"{field_name}: {uri}: there is no such file or folder{_beside(filesystem, root)}")
         if info.is_file:
-            if suffix_of(root) not in READERS:
+            if suffix_of(root) in TEXT_ALONE and not alone:
+                raise UserError(
+                    f"{field_name}: {uri}: plain text has no targets: give pairs ({known}), or set an objective of text "
+                    "alone, such as span_corruption"
+                )
+            if suffix_of(root) not in kinds:
                 raise UserError(f"{field_name}: {uri}: a file's name must end in one of {known}")
             return filesystem, [(root, root.rsplit("/", 1)[-1])]
         below = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
@@ -129,7 +141,7 @@ def list_files(uri: str, field_name: str) -> tuple[fs.FileSystem, list[tuple[str
     known_files = [
         (path, name)
         for path, name in files
-        if suffix_of(path) in READERS and not any(piece[0] in "._" for piece in name.split("/"))
+        if suffix_of(path) in kinds and not any(piece[0] in "._" for piece in name.split("/"))
     ]
     if not known_files:
         found = ", ".join(name for _, name in files[:NUM_NAMED_ROWS]) or "nothing"
@@ -145,13 +157,13 @@ def _beside(filesystem: fs.FileSystem, path: str) -> str:
     return f" ({folder} has: {', '.join(names)})" if names else ""
 
 
-def _from_pydoc() -> Examples:
+def _from_pydoc(alone: bool) -> Examples:
     pairs = pydoc.read_pairs()
     names = sorted({pair.file for pair in pairs})
     index = {name: i for i, name in enumerate(names)}
     return Examples(
         pa.chunked_array([pa.array([pair.source for pair in pairs], pa.large_string())]),
-        pa.chunked_array([pa.array([pair.target for pair in pairs], pa.large_string())]),
+        pa.chunked_array([pa.array([pair.source if alone else pair.target for pair in pairs], pa.large_string())]),
         names,
         np.array([index[pair.file] for pair in pairs], np.int32),
         np.array([pair.line for pair in pairs], np.int64),

@@ -1,11 +1,15 @@
 """Token ids of one split in an Arrow IPC file, memory-mapped for reading.
 
 Columns: ``source`` and ``target`` (lists of int32 ids, the end token included), ``file`` and ``row`` (where the example
-came from). All record batches but the last have the same number of rows, so example i is found by division.
+came from), ``task``, and ``denoiser``: -1 where source and target are a pair; else the source is a chunk of text, the
+target empty, and the pair is drawn anew whenever it is read. Examples of a task stand together. All record batches but
+the last have the same number of rows, so example i is found by division.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,18 +17,30 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from recipes.data.denoising import Denoiser, Pair
+
 ROWS_PER_BATCH = 65_536
+PAIR = -1
 _IDS = pa.large_list(pa.field("item", pa.int32(), nullable=False))
-SCHEMA = pa.schema([("source", _IDS), ("target", _IDS), ("file", pa.int32()), ("row", pa.int64())])
+SCHEMA = pa.schema(
+    [
+        ("source", _IDS), ("target", _IDS), ("file", pa.int32()), ("row", pa.int64()),
+        ("task", pa.int16()), ("denoiser", pa.int16()),
+    ]
+)  # fmt: skip
 Side = Literal["source", "target"]
+# What the noise of held-out examples is drawn from, the same in every evaluation of every run.
+_FIXED = (0,)
 
 
 class TokenWriter:
-    """Writes an Arrow file batch by batch; every batch but the last must hold ROWS_PER_BATCH examples."""
+    """Writes an Arrow file; rows come in any number at a time."""
 
     def __init__(self, path: Path):
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = ipc.new_file(self._sink, SCHEMA)
+        self._pending: list[pa.RecordBatch] = []
+        self._num_pending = 0
 
     def write(
         self,
@@ -32,19 +48,38 @@ class TokenWriter:
         target: tuple[np.ndarray, np.ndarray],
         file: np.ndarray,
         row: np.ndarray,
+        task: int = 0,
+        denoiser: np.ndarray | None = None,
     ) -> None:
-        """``source`` and ``target`` are (ids, offsets) as a tokenizer returns them."""
+        """``source`` and ``target`` are (ids, offsets) as a tokenizer returns them; denoiser: none, all are pairs."""
+        num = len(row)
         lists = [
             pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids, pa.int32()), type=_IDS)
             for ids, offsets in (source, target)
         ]
-        columns = [*lists, pa.array(file, pa.int32()), pa.array(row, pa.int64())]
-        self._writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        kinds = np.full(num, PAIR, np.int16) if denoiser is None else denoiser
+        columns = [
+            *lists, pa.array(file, pa.int32()), pa.array(row, pa.int64()),
+            pa.array(np.full(num, task, np.int16)), pa.array(kinds, pa.int16()),
+        ]  # fmt: skip
+        self._pending.append(pa.record_batch(columns, schema=SCHEMA))
+        self._num_pending += num
+        if self._num_pending >= ROWS_PER_BATCH:
+            self._flush(self._num_pending // ROWS_PER_BATCH * ROWS_PER_BATCH)
+
+    def _flush(self, num_rows: int) -> None:
+        table = pa.Table.from_batches(self._pending, SCHEMA).combine_chunks()
+        for begin in range(0, num_rows, ROWS_PER_BATCH):
+            self._writer.write_table(table.slice(begin, min(ROWS_PER_BATCH, num_rows - begin)))
+        self._pending = table.slice(num_rows).to_batches()
+        self._num_pending -= num_rows
 
     def __enter__(self) -> TokenWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._num_pending:
+            self._flush(self._num_pending)
         self._writer.close()
         self._sink.close()
 
@@ -54,10 +89,21 @@ class TokenSplit:
 
     Attributes:
         source_lengths, target_lengths: tokens of every example, the end token included (int32).
+        tasks: number of every example's task (int16).
     """
 
-    def __init__(self, path: Path, file_names: list[str]):
+    def __init__(
+        self,
+        path: Path,
+        file_names: list[str],
+        denoisers: Sequence[Denoiser] = (),
+        sentinel_ids: Sequence[int] = (),
+        eos_id: int = 1,
+    ):
+        """denoisers: what the numbers in the column of that name mean."""
         self._file_names = file_names
+        self._denoisers, self._sentinel_ids, self._eos_id = denoisers, sentinel_ids, eos_id
+        self._drawn_from: tuple[int, ...] = _FIXED
         self._map = pa.memory_map(str(path))
         reader = ipc.open_file(self._map)
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
@@ -71,32 +117,60 @@ class TokenSplit:
         self._rows_per_batch = max(1, batches[0].num_rows if batches else 1)
         self._file = [batch.column("file").to_numpy() for batch in batches]
         self._row = [batch.column("row").to_numpy() for batch in batches]
-        self.source_lengths = self._lengths("source")
-        self.target_lengths = self._lengths("target")
+        self.tasks = _joined([batch.column("task").to_numpy() for batch in batches], np.int16)
+        self._denoiser = _joined([batch.column("denoiser").to_numpy() for batch in batches], np.int16)
+        self.source_lengths, self.target_lengths = self._stored_lengths("source"), self._stored_lengths("target")
+        for number, denoiser in enumerate(denoisers):
+            chunks = self._denoiser == number
+            if not chunks.any():
+                continue
+            source, target = denoiser.lengths(self.source_lengths[chunks].astype(np.int64))
+            self.source_lengths[chunks], self.target_lengths[chunks] = source, target
 
-    def _lengths(self, side: Side) -> np.ndarray:
-        parts = [np.diff(offsets) for offsets in self._offsets[side]]
-        return np.concatenate(parts or [np.zeros(0)]).astype(np.int32)
+    def _stored_lengths(self, side: Side) -> np.ndarray:
+        return _joined([np.diff(offsets) for offsets in self._offsets[side]], np.int32)
 
     def __len__(self) -> int:
         return len(self.source_lengths)
 
-    def source(self, i: int) -> np.ndarray:
-        """Source ids of example i, a read-only view."""
-        return self._view("source", i)
+    def drawn_from(self, *key: int) -> TokenSplit:
+        """The same examples with the noise of another draw: a pure function of ``key`` and the example's number."""
+        other = copy.copy(self)
+        other._drawn_from = key
+        return other
 
-    def target(self, i: int) -> np.ndarray:
-        """Target ids of example i, a read-only view."""
-        return self._view("target", i)
-
-    def _view(self, side: Side, i: int) -> np.ndarray:
+    def pair(self, i: int) -> Pair:
+        """Source and target ids of example i; of a pair, read-only views."""
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
+        if self._denoiser[i] == PAIR:
+            return Pair(self._view("source", i), self._view("target", i))
+        draw = np.random.default_rng([*self._drawn_from, int(i)])
+        denoiser = self._denoisers[self._denoiser[i]]
+        return denoiser.draw(self._view("source", i), self._sentinel_ids, self._eos_id, draw)
+
+    def source(self, i: int) -> np.ndarray:
+        """Source ids of example i."""
+        return self.pair(i).source
+
+    def target(self, i: int) -> np.ndarray:
+        """Target ids of example i."""
+        return self.pair(i).target
+
+    def is_pair(self, i: int | np.ndarray) -> bool | np.ndarray:
+        """Whether the target is a text of its own, and not what was taken out of the source."""
+        return self._denoiser[i] == PAIR
+
+    def _view(self, side: Side, i: int) -> np.ndarray:
         batch, place = divmod(int(i), self._rows_per_batch)
         offsets = self._offsets[side][batch]
         return self._ids[side][batch][offsets[place] : offsets[place + 1]]
 
     def where(self, i: int) -> str:
-        """Where example i came from: ``"train.parquet row 7"``."""
+        """Where example i came from, or where its chunk begins: ``"train.parquet row 7"``."""
         batch, place = divmod(int(i), self._rows_per_batch)
         return f"{self._file_names[self._file[batch][place]]} row {self._row[batch][place]}"
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts or [np.zeros(0)]).astype(dtype)

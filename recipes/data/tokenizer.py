@@ -46,6 +46,7 @@ class TextTokenizer:
         pad_id: pads batches and starts the decoder.
         eos_id: last id of every encoded text.
         unk_id: stands for what the vocabulary lacks, or None.
+        sentinel_ids: of ``<extra_id_0>``, ``<extra_id_1>``, ... as far as there are.
     """
 
     def __init__(self, backend: Tokenizer, pad: str, eos: str, unk: str | None, files: dict[str, bytes]):
@@ -56,6 +57,7 @@ class TextTokenizer:
         self.unk_id = backend.token_to_id(unk) if unk else None
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
+        self.sentinel_ids = _sentinels(vocabulary)
         self._byte_level = vocabulary.get("<0x00>") == 3 and vocabulary.get("<0xFF>") == 258 and "a" not in vocabulary
 
     def encode_batch(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +99,11 @@ class TextTokenizer:
     def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
         return self._backend.decode_batch([[int(i) for i in row] for row in rows], skip_special_tokens=True)
 
+    def show(self, ids: Iterable[int]) -> str:
+        """The text of some ids with sentinels as they are."""
+        plain = [int(i) for i in ids if i not in (self.pad_id, self.eos_id)]
+        return self._backend.decode(plain, skip_special_tokens=False)
+
     def save(self, folder: str | Path) -> None:
         """Write a folder that ``transformers.AutoTokenizer.from_pretrained`` reads."""
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -118,6 +125,14 @@ class TextTokenizer:
     def files(self) -> dict[str, bytes]:
         """What :meth:`save` writes, by file name."""
         return dict(self._files)
+
+
+def _sentinels(vocabulary: dict[str, int]) -> tuple[int, ...]:
+    ids: list[int] = []
+    # mT5's own vocabulary has them as pieces, with the mark of a space.
+    while (found := vocabulary.get(f"<extra_id_{len(ids)}>", vocabulary.get(f"▁<extra_id_{len(ids)}>"))) is not None:
+        ids.append(found)
+    return tuple(ids)
 
 
 def truncate_tokens(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 class ForcedScores(NamedTuple):
     """loss: mean nats per target token, the end token included. token_accuracy: share of target tokens that the model
-    finds likeliest, each given the true tokens before it."""
+    finds likeliest, each given the true tokens before it. task_losses: by name, where there are several tasks."""
 
     loss: float
     num_tokens: int
     token_accuracy: float
+    task_losses: Mapping[str, float] = MappingProxyType({})
 
     @classmethod
     def of_sums(cls, sums: Tensor) -> ForcedScores:
@@ -38,7 +40,7 @@ class ForcedScores(NamedTuple):
             fields["eval_token_accuracy"] = self.token_accuracy
         if "perplexity" in settings.metrics:
             fields["eval_perplexity"] = perplexity(self.loss)
-        return fields
+        return fields | {f"eval_loss/{name}": loss for name, loss in self.task_losses.items()}
 
 
 def forced_sums(model: torch.nn.Module, micro_batches: Iterable[MicroBatch], device: torch.device) -> Tensor:

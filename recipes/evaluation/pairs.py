@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recipes.config import DataBlock
+from recipes.data.denoising import Pair
 from recipes.data.sources import NUM_NAMED_ROWS, Examples, too_long_refusal
 from recipes.data.tokenizer import TextTokenizer, truncate_tokens
 from recipes.errors import UserError
@@ -39,9 +40,9 @@ class TextPairs:
         """Token ids of a source."""
         return _row(self._source, i)
 
-    def target(self, i: int) -> np.ndarray:
-        """Token ids of a reference."""
-        return _row(self._target, i)
+    def pair(self, i: int) -> Pair:
+        """Token ids of a source and its reference."""
+        return Pair(_row(self._source, i), _row(self._target, i))
 
     def _encoded(
         self, side: str, texts: list[str], tokenizer: TextTokenizer, config: DataBlock

@@ -7,12 +7,16 @@ import json
 import numpy as np
 
 from lrsched.plot import text_plot
+from recipes.config.published import CHECKPOINTS
 from recipes.config_file import to_yaml
 from recipes.data.cache import TokenData
-from recipes.data.plan import BatchPlan
+from recipes.data.plan import BatchPlan, task_numbers
 from recipes.launching.preflight import Start
 from recipes.launching.ray_cluster import needed_resources
+from recipes.planning.shapes import shape_of
 from recipes.training.job import Job
+
+_LONGEST_EXAMPLE = 240
 
 
 def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> str:
@@ -21,8 +25,9 @@ def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> st
         ("resolved config", to_yaml(job.config)),
         ("DeepSpeed config", json.dumps(job.ds_config, indent=2)),
         ("schedule", _schedule(job)),
-        ("data and batch plan", _batches(data, plan)),
-        ("would run", _resources(job, start)),
+        ("data and batch plan", _batches(data, plan, job.schedule.total_steps)),
+        ("as the model sees it", _first_examples(data)),
+        ("would run", f"{_model(job, data)}\n{_resources(job, start)}"),
     ]
     return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
 
@@ -42,7 +47,7 @@ def _schedule(job: Job) -> str:
     )
 
 
-def _batches(data: TokenData, plan: BatchPlan) -> str:
+def _batches(data: TokenData, plan: BatchPlan, total_updates: int) -> str:
     statistics = plan.statistics()
     lines = [f"{name.replace('_', ' ')}: {value:,}" for name, value in data.numbers().items()]
     lines += [
@@ -54,12 +59,44 @@ def _batches(data: TokenData, plan: BatchPlan) -> str:
         f"padding: {statistics.padding_ratio:.1%} of computed tokens",
         f"busiest worker: {statistics.slowest_rank_ratio:.3f} times the mean",
     ]
+    lines += [
+        f"task {task['name']} ({task['objective']}): {task['training_examples']:,} + {task['held_out_examples']:,} held-out "
+        f"examples, {task['rate']:.1%} of every update, {task['epochs']:.2f} epochs in the run"
+        for task in task_numbers(data, plan, total_updates)
+    ]
     return "\n".join(lines)
+
+
+def _first_examples(data: TokenData) -> str:
+    """One training example of every task, as text, marks of gaps included."""
+    lines = []
+    for number in range(len(data.task_names)):
+        i = int(np.argmax(data.train.tasks == number))
+        source, target = (data.tokenizer.show(ids) for ids in data.train.pair(i))
+        lines += [data.train.where(i), f"  source: {_cut(source)}", f"  target: {_cut(target)}"]
+    return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    shown = text.replace("\n", "\\n")
+    return shown if len(shown) <= _LONGEST_EXAMPLE else f"{shown[:_LONGEST_EXAMPLE]}... ({len(text):,} characters)"
 
 
 def _tokens_per_update(plan: BatchPlan) -> float:
     everything = plan.lengths.source.sum() + plan.lengths.target.sum()
     return float(everything) / plan.updates_per_epoch
+
+
+def _model(job: Job, data: TokenData) -> str:
+    """Its size, where that is known without the network."""
+    block = job.config.model
+    if block.hub is not None and block.hub not in CHECKPOINTS:
+        return f"model {block.hub}, of a size that is not known here"
+    shape = shape_of(job.config, data.vocab_size if block.shape else None)
+    trained = shape.num_trained(block)
+    some = "" if trained == shape.num_parameters else f", {trained:,} of them trained"
+    origin = block.hub or block.folder or block.shape.preset or "of its own shape"
+    return f"model {origin}: {shape.num_parameters:,} parameters{some}"
 
 
 def _resources(job: Job, start: Start) -> str:

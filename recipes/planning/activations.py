@@ -9,12 +9,18 @@ from recipes.planning.shapes import T5Shape
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A T5 and how it is trained. precision: bf16 (fp32 master weights) or fp32."""
+    """A T5 and how it is trained. precision: bf16 (fp32 master weights) or fp32. trained: parameters that the optimizer
+    steps (LoRA's are not part of the shape); None: all."""
 
     shape: T5Shape
     precision: str = "bf16"
     gradient_checkpointing: bool = False
     dropout: bool = False
+    trained: int | None = None
+
+    @property
+    def num_trained(self) -> int:
+        return self.shape.num_parameters if self.trained is None else self.trained
 
     @property
     def element_bytes(self) -> int:

@@ -139,13 +139,18 @@ def _headline(run: RunFiles) -> str:
             ("Held-out loss", parts.loss(held_out), f"nats per target token{after}"),
             ("Unigram loss", parts.loss(unigram), "nats per target token: guessing by token frequency"),
             ("Difference", difference, meaning),
-            ("Parameters", parts.large(summary.get("num_parameters")), "trained"),
+            ("Parameters", parts.large(summary.get("num_parameters")), _trained(summary)),
             ("Tokens per second", parts.count(_whole(speed)), speed_meaning),
             ("Tokens seen", parts.large(seen), "source and target"),
             ("Wall time", parts.duration(summary.get("wall_s")), "launch to summary"),
             ("Workers", parts.count(num_workers), f"ZeRO stage {parts.count(zero_stage)}, {precision}"),
         ]
     )
+
+
+def _trained(summary: dict[str, Any]) -> str:
+    trained, everything = summary.get("num_trained"), summary.get("num_parameters")
+    return "trained" if trained in (None, everything) else f"{parts.large(trained)} of them trained"
 
 
 def _whole(value: Any) -> Any:
@@ -226,7 +231,22 @@ def _data(run: RunFiles) -> str:
     fit = run.summary.get("unigram_loss_train_fit")
     if fit is not None:
         rows.append(("unigram loss with the training text's frequencies", parts.loss(fit)))
+    rows += [
+        (f"task {task.get('name')}", _task(task)) for task in run.summary.get("tasks") or () if isinstance(task, dict)
+    ]
     return parts.section("Data", parts.figures(rows))
+
+
+def _task(task: dict[str, Any]) -> str:
+    """Of a mixture: what it is, and how much of it was trained on."""
+    rate, epochs = task.get("rate"), task.get("epochs")
+    share = (
+        f"{rate:.1%} of every update, {epochs:.3g} epochs" if parts.is_number(rate) and parts.is_number(epochs) else ""
+    )
+    return (
+        f"{task.get('objective')}, {parts.count(task.get('training_examples'))} training and "
+        f"{parts.count(task.get('held_out_examples'))} held-out examples; {share}"
+    )
 
 
 def _settings(run: RunFiles) -> str:

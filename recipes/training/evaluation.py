@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 from recipes.errors import UserError
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 PREDICTIONS_FILE = "predictions.jsonl"
 
 
-def held_out_scores(engine: DeepSpeedEngine, micro_batches: Iterable[MicroBatch]) -> ForcedScores:
-    """Teacher-forced scores over all ranks.
+def held_out_scores(engine: DeepSpeedEngine, tasks: Mapping[str, Iterable[MicroBatch]]) -> ForcedScores:
+    """Teacher-forced scores over all ranks, of all tasks together and the loss of each.
 
-    Every rank must bring the same number of micro-batches: ZeRO-3 gathers weights in each forward.
+    Every rank must bring the same number of micro-batches of each: ZeRO-3 gathers weights in each forward.
     """
     engine.eval()
-    sums = forced_sums(engine, micro_batches, engine.device)
+    sums = torch.stack([forced_sums(engine, batches, engine.device) for batches in tasks.values()])
     engine.train()
     dist.all_reduce(sums)
-    return ForcedScores.of_sums(sums)
+    scores = ForcedScores.of_sums(sums.sum(dim=0))
+    if len(tasks) == 1:
+        return scores
+    return scores._replace(task_losses={name: float(one[0] / one[1]) for name, one in zip(tasks, sums, strict=True)})
 
 
 def predictions(
@@ -53,24 +57,27 @@ def predictions(
         held_out.source_lengths[examples], held_out.target_lengths[examples], decoding, num_ranks
     )
     ids = generate(model, lambda i: held_out.source(int(examples[i])), batches[rank], decoding)
-    return dict(zip(ids, data.tokenizer.decode_batch(ids.values()), strict=True))
+    return {place: _words(data, int(examples[place]))(tokens) for place, tokens in ids.items()}
+
+
+def _words(data: TokenData, i: int) -> Callable[[Iterable[int]], str]:
+    """Ids to text; where gaps are to be filled, with their marks."""
+    return data.tokenizer.decode if data.held_out.is_pair(i) else data.tokenizer.show
 
 
 def as_records(data: TokenData, examples: np.ndarray, texts: dict[int, str]) -> list[dict[str, str]]:
     """Source, reference and prediction of each example, in order. Source and reference are decoded tokens: what the model sees."""
-    decode = data.tokenizer.decode
-    return [
-        {
-            "source": decode(data.held_out.source(i)),
-            "reference": decode(data.held_out.target(i)),
-            "prediction": texts[place],
-        }
-        for place, i in enumerate(examples.tolist())
-    ]
+    records = []
+    for place, i in enumerate(examples.tolist()):
+        source, target = map(_words(data, i), data.held_out.pair(i))
+        records.append({"source": source, "reference": target, "prediction": texts[place]})
+    return records
 
 
 def generated_scores(run: Training) -> tuple[TextScores, int]:
     """Metrics of text generated for held-out examples, the same on all ranks, and the number of examples. Collective.
+
+    Examples whose target is only what was taken out of the source are left out.
 
     Every rank generates its share with a plain model of the engine's weights, without talking to the others. Rank 0
     computes the metrics and leaves the texts in the run's folder.
@@ -79,7 +86,9 @@ def generated_scores(run: Training) -> tuple[TextScores, int]:
         UserError, MetricFailed: a metric of the user's own cannot be computed; on all ranks alike.
     """
     before = random_state()
-    examples = spread_evenly(len(run.data.held_out), run.config.evaluation.num_generated)
+    held_out = run.data.held_out
+    pairs = np.flatnonzero(held_out.is_pair(np.arange(len(held_out))))
+    examples = pairs[spread_evenly(len(pairs), run.config.evaluation.num_generated)]
     model = plain_model(run.engine)
     texts = predictions(model, run.data, examples, decoding_of(run.config), run.rank, dist.get_world_size())
     del model

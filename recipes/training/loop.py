@@ -62,7 +62,7 @@ class Training:
 
     step: number of updates made (the schedule's k). skips: batches left out; the data position is step + skips.num_batches.
     after_update: called on all ranks after every update, once its evaluation is done and before its checkpoint.
-    forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's. write, flush: the metrics file, on rank 0.
+    forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's, by task. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
     may be off by, as a part of the peak. utilisation: where the devices' peak is known. evaluated: the last evaluation's numbers; signatures: of sacreBLEU, in the
     last one with generated text.
@@ -73,7 +73,7 @@ class Training:
     engine: DeepSpeedEngine
     data: TokenData
     plan: BatchPlan
-    held_out_batches: list[np.ndarray]
+    held_out_batches: list[list[np.ndarray]]
     checkpoints: Checkpoints
     notices: Notices
     report: Callable[[dict[str, Any]], None]
@@ -231,7 +231,8 @@ def _over_ranks(run: Training, value: Any) -> float:
 
 def micro_batches(run: Training, position: int) -> Iterator[MicroBatch]:
     """This rank's part of a global batch of the plan."""
-    return _tensors(run, run.data.train, run.plan.micro_batches(position)[run.rank])
+    train = run.data.train.drawn_from(run.config.run.seed, position)
+    return _tensors(run, train, run.plan.micro_batches(position)[run.rank])
 
 
 def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
@@ -261,7 +262,7 @@ def _log(run: Training, update: UpdateResult) -> None:
 def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
     """The lr of the first group, after comparing every group's with the schedule."""
     expected, peak_lr = run.schedule.lr(k), run.schedule.peak_lr
-    ratios = group_lr_ratios(run.config.optimizer)
+    ratios = group_lr_ratios(run.config.optimizer, run.config.model)
     for lr, ratio in zip(lrs, ratios, strict=True):
         if abs(lr - expected * ratio) > run.lr_tolerance * peak_lr * ratio:
             raise ScheduleMismatch(f"update {k + 1} used lr {lr!r}, the schedule says {expected * ratio!r}")
@@ -291,7 +292,8 @@ def evaluate(run: Training) -> None:
 
 def held_out_now(run: Training) -> ForcedScores:
     """Teacher-forced held-out scores. Collective; changes nothing."""
-    return held_out_scores(run.engine, _tensors(run, run.data.held_out, run.held_out_batches))
+    named = zip(run.data.task_names, run.held_out_batches, strict=True)
+    return held_out_scores(run.engine, {name: _tensors(run, run.data.held_out, batches) for name, batches in named})
 
 
 def save(run: Training) -> None:
@@ -331,7 +333,9 @@ def restore(run: Training) -> bool:
 
 def set_lrs(run: Training, lr: float) -> None:
     """Write the lr of the next update into the groups, each at its own ratio."""
-    for group, ratio in zip(run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer), strict=True):
+    for group, ratio in zip(
+        run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer, run.config.model), strict=True
+    ):
         group["lr"] = lr * ratio
 
 

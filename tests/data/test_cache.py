@@ -76,7 +76,8 @@ def test_meta_counts_what_is_there(source, storage):
         assert meta[name]["longest_target"] == split.target_lengths.max()
         assert (meta[name]["rows_read"], meta[name]["rows_skipped"]) == (200, {})
         assert meta[name]["truncated_sources"] == 0
-    assert meta["tokenizer"] == {"kind": "unigram", "vocab_size": 300, "pad_id": 0, "eos_id": 1, "unk_id": 2}
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "sentinel_ids": list(range(299, 199, -1))}
+    assert meta["tokenizer"] == {"kind": "unigram", "vocab_size": 300} | ids
     assert data.tokenizer.vocab_size == 300
 
 

@@ -219,7 +219,8 @@ def test_nothing_to_read(tmp_path):
     assert "notes, train.jsonl" in read_error(tmp_path / "tain.jsonl")
     assert "has no file that ends in one of .arrow" in read_error(tmp_path / "notes")
     assert "(found: a.txt)" in read_error(tmp_path / "notes")
-    assert "must end in one of" in read_error(tmp_path / "notes" / "a.txt")
+    assert "plain text has no targets: give pairs (.arrow" in read_error(tmp_path / "notes" / "a.txt")
+    assert "must end in one of" in read_error((tmp_path / "notes" / "a.txt").rename(tmp_path / "a.doc"))
     assert "cannot be reached" in read_error("nosuch://host/a.parquet")
 
 

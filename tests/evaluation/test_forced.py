@@ -15,7 +15,7 @@ from tests.evaluation.tiny import PAD, sources, tiny_model
 
 def test_loss_and_accuracy_are_those_of_a_loop_over_tokens():
     model, inputs, targets = tiny_model(), sources(9, seed=1), sources(9, seed=2)
-    split = SimpleNamespace(source=inputs.__getitem__, target=targets.__getitem__)
+    split = SimpleNamespace(pair=lambda i: (inputs[i], targets[i]))
     batches = [collate(split, np.array(part), PAD) for part in ([0, 3, 8], [1, 2, 4, 5], [6, 7], [])]
     found = ForcedScores.of_sums(forced_sums(model, batches, torch.device("cpu")))
     loss, right, num = 0.0, 0, 0

@@ -7,8 +7,9 @@ import pytest
 from tests.training.programs import result_of
 
 
-def train(world, stage, precision, folder, first, last, resume=False):
+def train(world, stage, precision, folder, first, last, resume=False, frozen=()):
     arguments = [world, stage, precision, folder, first, last, *(["resume"] if resume else [])]
+    arguments += [",".join(frozen)] if frozen else []
     return result_of("world_size_cases.py", *arguments)
 
 
@@ -37,3 +38,14 @@ def test_the_number_of_workers_changes(stage, worlds, tmp_path):
     merged = [text for part in parts for text in part["said"]]
     changes = [] if stage == 0 else pairwise(worlds)
     assert merged == [f"merging the shards of {before} workers for {after}" for before, after in changes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", range(4))
+def test_the_number_of_workers_changes_with_frozen_parts(stage, tmp_path):
+    frozen = ("embedding", "encoder")
+    whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6, frozen=frozen)
+    first = train(2, stage, "fp32", tmp_path / "changing", 0, 3, frozen=frozen)
+    rest = train(1, stage, "fp32", tmp_path / "changing", 3, 6, resume=True, frozen=frozen)
+    assert first["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-5, abs=0)
+    assert rest["decays"] == whole["decays"]

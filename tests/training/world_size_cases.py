@@ -1,9 +1,9 @@
 """Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
 
-    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume]
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [PART,PART]
 
 Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
-checkpoint is written to FOLDER after the last one.
+checkpoint is written to FOLDER after the last one. PART: a frozen one.
 """
 
 import json
@@ -20,12 +20,12 @@ from recipes.training.update import run_update
 from tests.training import ranks, test_engine
 
 
-def main(world, stage, precision, folder, first, last, resume):
-    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume)
+def main(world, stage, precision, folder, first, last, resume, frozen):
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume):
-    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0)
+def _rank(rank, world, stage, precision, folder, first, last, resume, frozen):
+    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0, freeze=frozen)
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
@@ -57,4 +57,5 @@ if __name__ == "__main__":
         arguments[3],
         *map(int, arguments[4:6]),
         "resume" in arguments,
+        arguments[-1].split(",") if arguments[-1][0].isalpha() and arguments[-1] != "resume" else [],
     )
