@@ -54,6 +54,16 @@ def made(pairs, tmp_path):
     return make
 
 
+@pytest.fixture
+def plain_page(monkeypatch):
+    """The last page without its pictures, which take longer than all that is tested here."""
+
+    def write(folder, why):
+        folder.write_text("report.html", why)
+
+    monkeypatch.setattr("recipes.launching.followers.write_report", write)
+
+
 def _split(arguments):
     return arguments[0], arguments[1:]
 
@@ -121,6 +131,7 @@ def _with_secret(data):
     return data.model_copy(update={"source": "s3://key:secret@bucket/x"})
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_mlflow_goes_on_with_a_killed_run_and_has_no_point_twice(made, mlflow):
     job = made(*mlflow, "run.resume=auto")
     command = Command(job)
@@ -133,6 +144,7 @@ def test_mlflow_goes_on_with_a_killed_run_and_has_no_point_twice(made, mlflow):
     assert points_in_mlflow(job) == (points_of(job.run_folder.local), "FINISHED")
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_a_tracker_asked_for_on_resume_gets_the_whole_run(made, mlflow):
     command = Command(made("report.to=[]"))
     command.train(1, 7)
@@ -144,6 +156,7 @@ def test_a_tracker_asked_for_on_resume_gets_the_whole_run(made, mlflow):
     assert points_in_mlflow(job) == (points_of(job.run_folder.local), "FAILED")
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_a_rewind_leaves_nothing_of_what_it_took_back(made, mlflow, monkeypatch):
     monkeypatch.setattr("recipes.tracking.pump._EVERY_S", 0.05)
     job = made(*mlflow, "training.on_spike=rewind")
@@ -165,6 +178,7 @@ def test_a_rewind_leaves_nothing_of_what_it_took_back(made, mlflow, monkeypatch)
     assert points_in_mlflow(job) == (expected, "FINISHED")
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_wandb_offline_has_the_run_and_its_resume_and_leaves_no_process(made, monkeypatch, tmp_path):
     for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
@@ -194,6 +208,7 @@ def refused():
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_a_server_that_is_gone_costs_one_line(made, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     command = Command(made("report.to=[mlflow]", f"report.mlflow.tracking_uri={refused()}"))
