@@ -25,8 +25,6 @@ def ray_head(num_cpus: int, *options: str) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's own 10 s are as long as a whole run here.
-        "RAY_metrics_report_interval_ms": "2000",
         # A job's `python` is the first on the path of the head.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }

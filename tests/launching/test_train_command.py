@@ -207,4 +207,4 @@ def test_a_fault_in_a_worker_is_one_line_with_the_logs_place(cluster, place):
     assert "pairs.jsonl row " in last
     assert f"(log: {log}/rank_" in last
     assert "Traceback" in (log / "rank_0.log").read_text()
-    assert "Not finished" in (place / "runs" / "diverged" / "report.html").read_text()
+    assert "Ended: worker " in (place / "runs" / "diverged" / "report.html").read_text()
