@@ -12,6 +12,7 @@ from recipes.data.batches import collate
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.training.export import load_export
 from recipes.training.loop import micro_batches
@@ -32,8 +33,7 @@ def job_of(pairs, storage, name, *settings):
 
 def outcome(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timed = ("tokens_per_s", "eval_s", "eval_generate_s")
-    lines = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    lines = [{key: value for key, value in line.items() if key not in TIMED_FIELDS} for line in lines]
     return lines, (folder / "export" / "model.safetensors").read_bytes(), (folder / "samples.json").read_text()
 
 
