@@ -18,6 +18,7 @@ from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan, task_numbers
 from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
+from recipes.optimizers.build import build_optimizer
 from recipes.reporting.metrics import MetricsWriter
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
@@ -128,7 +129,8 @@ def _build(
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
-    engine = start_engine(model, groups, job.ds_config, schedule)
+    optimizer = build_optimizer(groups, config.optimizer, schedule.peak_lr)
+    engine = start_engine(model, groups, job.ds_config, schedule, optimizer)
     seed_rank(config.run.seed, rank)
 
     def say(text: str) -> None:
