@@ -82,7 +82,7 @@ class OptimizerBlock(Block):
             return content
         given = {key: value for key, value in content.items() if value is not None}
         name = given.get("name", "adamw")
-        return (_SETTINGS[name] if name in _SETTINGS else {}) | given
+        return _SETTINGS.get(name, {}) | given
 
     @model_validator(mode="after")
     def _no_idle_key(self) -> OptimizerBlock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ class _Place:
     is_matrix: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def _places_in(shapes: tuple[tuple[int, ...], ...]) -> list[_Place]:
     places, row, column = [], 0, 0
     for shape in shapes:

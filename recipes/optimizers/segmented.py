@@ -19,11 +19,11 @@ class SegmentedOptimizer(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any]):
         super().__init__(groups, defaults)
-        self._layouts: dict[torch.Tensor, Layout] = {}
+        self.layouts: dict[torch.Tensor, Layout] = {}
 
     def bind(self, layouts: dict[torch.Tensor, Layout]) -> None:
-        """Take over the layouts of flat tensors."""
-        self._layouts = layouts
+        """Take over the layouts of all flat tensors, in the order of their groups."""
+        self.layouts = layouts
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -36,7 +36,7 @@ class SegmentedOptimizer(torch.optim.Optimizer):
             for flat in group["params"]:
                 if flat.grad is None:
                     continue
-                layout = self._layouts.get(flat) or whole(flat)
+                layout = self.layouts.get(flat) or whole(flat)
                 elements = flat.view(-1)
                 state = self.state[flat]
                 if not state:

@@ -138,7 +138,7 @@ class PlainAdamWScale:
 
 def _misplaced(engine, weights):
     """The largest difference between a master's element and the parameter's element that it is said to be."""
-    layouts, worst = engine.basic_optimizer._layouts, 0.0
+    layouts, worst = engine.basic_optimizer.layouts, 0.0
     names = _names_by_master(engine)
     for master, layout in layouts.items():
         for segment in layout.segments:
@@ -150,7 +150,7 @@ def _misplaced(engine, weights):
 
 def _names_by_master(engine):
     """For each flat tensor the names of the parameters in it, in order."""
-    layouts = list(engine.basic_optimizer._layouts)
+    layouts = list(engine.basic_optimizer.layouts)
     groups = getattr(engine.optimizer, "bit16_groups", None) or getattr(engine.optimizer, "fp16_groups", [])
     return {
         master: [engine.param_names[p] for p in group]
@@ -159,7 +159,7 @@ def _names_by_master(engine):
 
 
 def _num_cut_rows(engine):
-    layouts = getattr(engine.basic_optimizer, "_layouts", {}).values()
+    layouts = getattr(engine.basic_optimizer, "layouts", {}).values()
     return sum(
         len(layout.shapes[s.parameter]) == 2 and (s.first + s.length) % layout.shapes[s.parameter][1] != 0
         for layout in layouts

@@ -1,6 +1,6 @@
 """Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
 
-    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume]
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [optimizer=NAME]
 
 Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
 checkpoint is written to FOLDER after the last one.
@@ -20,12 +20,13 @@ from recipes.training.update import run_update
 from tests.training import ranks, test_engine
 
 
-def main(world, stage, precision, folder, first, last, resume):
-    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume)
+def main(world, stage, precision, folder, first, last, resume, name):
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, name)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume):
-    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0)
+def _rank(rank, world, stage, precision, folder, first, last, resume, name):
+    optimizer = {"name": name}
+    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0, optimizer=optimizer)
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
@@ -57,4 +58,5 @@ if __name__ == "__main__":
         arguments[3],
         *map(int, arguments[4:6]),
         "resume" in arguments,
+        next((each.removeprefix("optimizer=") for each in arguments if each.startswith("optimizer=")), "adamw"),
     )
