@@ -66,6 +66,17 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _offload_fits_optimizer(self) -> RunConfig:
+        extra = self.deepspeed.extra.get("zero_optimization")
+        given = [f"extra.zero_optimization.{key}" for key in extra or {} if str(key).startswith("offload_")]
+        given += ["offload"] * (self.deepspeed.offload != "none")
+        if given and self.optimizer.name != "adamw":
+            raise ValueError(
+                f"deepspeed.{given[0]} works with optimizer.name adamw only, not {self.optimizer.name}: remove one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _an_example_for_every_worker(self) -> RunConfig:
         workers = self.scaling.max_workers or self.scaling.num_workers
         if self.training.examples_per_update < workers:

@@ -9,12 +9,13 @@ from recipes.planning.shapes import T5Shape
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A T5 and how it is trained. precision: bf16 (fp32 master weights) or fp32."""
+    """A T5 and how it is trained. precision: bf16 (fp32 master weights) or fp32. optimizer: as optimizer.name."""
 
     shape: T5Shape
     precision: str = "bf16"
     gradient_checkpointing: bool = False
     dropout: bool = False
+    optimizer: str = "adamw"
 
     @property
     def element_bytes(self) -> int:

@@ -35,8 +35,8 @@ def main(world, precision, names):
     ranks.start(_rank, world, world, precision, names)
 
 
-def make_config(name, stage, precision):
-    config = test_engine.make_config(stage, precision, optimizer={"name": name, **SETTINGS[name]})
+def make_config(name, stage, precision, clip_norm=0.5):
+    config = test_engine.make_config(stage, precision, clip_norm=clip_norm, optimizer={"name": name, **SETTINGS[name]})
     content = config.model_dump(mode="json")
     content["model"]["shape"] |= SHAPE
     # So large that what the updates change stands out of what fp32 rounds off.
