@@ -1,14 +1,13 @@
 """adamw_rms and adafactor through the real engine, loop and checkpoints, at every ZeRO stage."""
 
-import copy
 import math
 
 import pytest
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
+from recipes.optimizers.segments import whole
 from recipes.planning.activations import TrainedModel
 from recipes.planning.memory import memory_per_gpu
 from recipes.planning.shapes import shape_of_block
@@ -19,7 +18,7 @@ from recipes.training.checkpoint import Checkpoints
 from recipes.training.held_state import HeldState
 from recipes.training.model import build_model, group_lr_ratios, parameter_groups
 from recipes.training.notices import Notices
-from recipes.training.update import run_update, summed_loss
+from recipes.training.update import run_update
 from tests.conftest import small_run
 from tests.training import optimizer_cases
 from tests.training.alone import train_alone
@@ -64,46 +63,60 @@ def _planned_moments(name, stage, num_gpus):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_bf16_updates_fp32_masters(process_group, name, stage):
-    """Against masters updated by a plain loop from the gradients of a bf16 copy: the same gradients, bit for bit.
+    """Against masters updated by a plain loop from the engine's own gradients.
 
     Not clipped: DeepSpeed takes the norm of bf16 gradients in another way at each stage.
     """
     config = optimizer_cases.make_config(name, stage, "bf16", clip_norm=0)
     engine, schedule = make_engine(config)
-    model = build_model(config.model, VOCAB, config.run.seed).bfloat16()
-    masters = copy.deepcopy(model).float()
+    masters = build_model(config.model, VOCAB, config.run.seed).bfloat16().float()
     groups = parameter_groups(masters, config.optimizer, schedule.peak_lr)
     plain = optimizer_cases._plain_optimizer(config.optimizer, groups)
+    gradients = _gradients_of_each_step(engine)
     for k in range(3):
-        batches, num_tokens = micro_batches(k, [(3, 7, 5)])
-        run_update(engine, batches, num_tokens)
-        model.zero_grad()
-        (summed_loss(model, batches[0]) * (1 / num_tokens)).backward()
-        for master, p in zip(masters.parameters(), model.parameters(), strict=True):
-            master.grad = p.grad.float()
+        run_update(engine, *micro_batches(k, [(3, 7, 5)]))
+        for each, parameter in masters.named_parameters():
+            parameter.grad = gradients[each].view_as(parameter)
         for group, ratio in zip(plain.param_groups, group_lr_ratios(config.optimizer), strict=True):
             group["lr"] = schedule.lr(k) * ratio
         plain.step()
-        with torch.no_grad():
-            for master, p in zip(masters.parameters(), model.parameters(), strict=True):
-                p.copy_(master)
     expected, computed = {name: p.detach() for name, p in masters.named_parameters()}, _weights(engine)
-    for each, held in _masters(engine).items():
+    found = _masters(engine)
+    assert set(found) == set(expected)
+    for each, flat in found.items():
+        held = flat.view_as(expected[each])
         assert float((held - expected[each]).norm()) < 1e-6 * float(expected[each].norm()), each
         assert torch.equal(computed[each], held.bfloat16()), each
 
 
-def _masters(engine):
-    named = engine.module.named_parameters()
-    if engine.zero_optimization_stage() > 0:
-        return {name: safe_get_full_fp32_param(p) for name, p in named}
+def _gradients_of_each_step(engine):
+    """By name of the parameter, filled anew whenever the optimizer steps; for one rank, which holds everything."""
+    found = {}
+
+    def keep(optimizer, args, kwargs):
+        for master in (p for group in optimizer.param_groups for p in group["params"]):
+            for name, segment in _held(engine, master):
+                found[name] = segment.of(master.grad.flatten()).clone()
+
+    engine.basic_optimizer.register_step_pre_hook(keep)
+    return found
+
+
+def _held(engine, master):
+    """The name and segment of every parameter in a flat tensor; at stage 0 it is one parameter."""
     wrapped = engine.optimizer
-    pairs = [
-        (p, master.detach())
-        for group, held in zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True)
-        for p, master in zip(group, held, strict=True)
-    ]
-    return {name: next(master for p, master in pairs if p is parameter) for name, parameter in named}
+    if engine.zero_optimization_stage() > 0:
+        names = optimizer_cases._names_by_master(engine)[master]
+        return [(names[s.parameter], s) for s in engine.basic_optimizer.layouts[master].segments]
+    groups = zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True)
+    pairs = [pair for parameters, masters in groups for pair in zip(parameters, masters, strict=True)]
+    parameter = next(p for p, held in pairs if held is master)
+    return [(engine.param_names[parameter], whole(parameter).segments[0])]
+
+
+def _masters(engine):
+    masters = engine.basic_optimizer.state
+    return {name: s.of(master.detach().flatten()) for master in masters for name, s in _held(engine, master)}
 
 
 @pytest.mark.parametrize("name", NAMES)
