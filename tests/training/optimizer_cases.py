@@ -1,8 +1,9 @@
 """Updates of each optimizer on several ranks at every ZeRO stage, against one process that holds whole parameters.
 
-    python optimizer_cases.py WORLD PRECISION [NAME...]
+    python optimizer_cases.py WORLD NAMES [STAGE PRECISION EXTRA]
 
-Prints, as JSON, for each optimizer (NAME, or all) and stage: how far the weights are off, of the parameter where that is
+Prints, as JSON, for each optimizer (NAMES, with commas) and stage (0 to 3 in fp32, or STAGE in PRECISION with EXTRA, JSON, as
+deepspeed.extra): how far the weights are off, of the parameter where that is
 worst, as a part of its norm (`off`) and as a part of what the updates changed in it (`off_of_change`); the bytes of
 optimizer state of this rank; the segments that end inside a row; and how far the tensors that DeepSpeed masters are
 from the elements that the layout says they hold.
@@ -31,27 +32,28 @@ SETTINGS = {
 }
 
 
-def main(world, precision, names):
-    ranks.start(_rank, world, world, precision, names)
+def main(world, names, stages=STAGES, precision="fp32", extra=None):
+    ranks.start(_rank, world, world, names, stages, precision, extra)
 
 
-def make_config(name, stage, precision, clip_norm=0.5):
+def make_config(name, stage, precision, clip_norm=0.5, extra=None):
     config = test_engine.make_config(stage, precision, clip_norm=clip_norm, optimizer={"name": name, **SETTINGS[name]})
     content = config.model_dump(mode="json")
     content["model"]["shape"] |= SHAPE
+    content["deepspeed"]["extra"] = extra or {}
     # So large that what the updates change stands out of what fp32 rounds off.
     content["schedule"]["peak_lr"] = 0.1
     return parse_config(content)
 
 
-def _rank(rank, world, precision, names):
-    results = [_one(rank, world, name, stage, precision) for name in names for stage in STAGES]
+def _rank(rank, world, names, stages, precision, extra):
+    results = [_one(rank, world, name, stage, precision, extra) for name in names for stage in stages]
     if rank == 0:
         print("RESULT" + json.dumps(results), flush=True)
 
 
-def _one(rank, world, name, stage, precision):
-    config = make_config(name, stage, precision)
+def _one(rank, world, name, stage, precision, extra):
+    config = make_config(name, stage, precision, extra=extra)
     engine, schedule = test_engine.make_engine(config)
     before = test_engine._weights(engine)
     misplaced = 0.0 if name == "adamw" else _misplaced(engine, before)
@@ -151,7 +153,10 @@ def _misplaced(engine, weights):
 def _names_by_master(engine):
     """For each flat tensor the names of the parameters in it, in order."""
     layouts = list(engine.basic_optimizer.layouts)
-    groups = getattr(engine.optimizer, "bit16_groups", None) or getattr(engine.optimizer, "fp16_groups", [])
+    wrapped = engine.optimizer
+    groups = next(
+        (getattr(wrapped, k) for k in ("bit16_groups", "bf16_groups", "fp16_groups") if hasattr(wrapped, k)), []
+    )
     return {
         master: [engine.param_names[p] for p in group]
         for master, group in zip(layouts, groups if layouts else [], strict=True)
@@ -174,4 +179,6 @@ def _state_bytes(engine):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:] or list(SETTINGS))
+    world, names, *rest = sys.argv[1:]
+    chosen = ([int(rest[0])], rest[1], json.loads(rest[2])) if rest else ()
+    main(int(world), names.split(","), *chosen)

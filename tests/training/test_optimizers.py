@@ -1,5 +1,6 @@
 """adamw_rms and adafactor through the real engine, loop and checkpoints, at every ZeRO stage."""
 
+import json
 import math
 
 import pytest
@@ -40,7 +41,7 @@ EVERY = [(name, stage, precision) for name in NAMES for stage in range(4) for pr
 )
 def test_updates_of_several_ranks_are_those_of_whole_parameters(world, names):
     """And each rank's state has the size that the planner says."""
-    results = result_of("optimizer_cases.py", world, "fp32", *names)
+    results = result_of("optimizer_cases.py", world, ",".join(names))
     assert [(one["name"], one["stage"]) for one in results] == [(name, s) for name in names for s in range(4)]
     for one in results:
         assert one["off"] < 1e-6, one
@@ -52,6 +53,26 @@ def test_updates_of_several_ranks_are_those_of_whole_parameters(world, names):
         # DeepSpeed pads each group (1, 2) or each parameter (3) so that it divides.
         padding = 0 if one["name"] == "adafactor" or one["stage"] == 0 else 8 * 40
         assert planned <= one["state_bytes"] <= planned + padding, one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "extra"),
+    [
+        (2, {"round_robin_gradients": True}),
+        (2, {"parameter_alignment": True}),
+        (3, {"sub_group_size": 500}),
+        (3, {"zero_hpz_partition_size": 2}),
+    ],
+    ids=str,
+)
+def test_settings_that_lay_the_pieces_out_in_another_way(stage, extra):
+    arguments = [stage, "fp32", json.dumps({"zero_optimization": extra})]
+    for one in result_of("optimizer_cases.py", 2, ",".join(NAMES), *arguments):
+        assert one["off"] < 1e-6, one
+        assert one["off_of_change"] < 1e-5, one
+        assert one["misplaced"] == 0, one
+        assert one["cut_rows"] > 0, one
 
 
 def _planned_moments(name, stage, num_gpus):
