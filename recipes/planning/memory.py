@@ -68,7 +68,8 @@ def memory_per_gpu(
 
     The step needs gradients in fp32 (4), Adam's square root (4) and the flattened gradients (e); in fp32 flattened and
     fp32 are one, and stage 0 needs the square root only. Where weights are fp32 themselves, e is 4 throughout.
-    adamw_rms and adafactor keep an update in the place of the square root, and at stage 0 that of one parameter at a time.
+    adamw_rms and adafactor keep an update in the place of the square root, and the squares of one parameter's part; at
+    stage 0 both of one parameter at a time.
     """
     size, e, stage = model.shape.num_parameters, model.element_bytes, zero.stage
     sizes = model.shape.parameter_sizes()
@@ -87,8 +88,8 @@ def memory_per_gpu(
     buckets = {0: 0, 1: e * zero.reduce_bucket}.get(stage, e * (zero.reduce_bucket + bucket))
     live = e * min(size, zero.max_live + max(sizes)) if stage == 3 else 0.0
     moments = 4 * num_factored_moments(model.shape) if model.optimizer == "adafactor" else 8 * split
-    one_by_one = max(sizes) if model.optimizer != "adamw" else None
-    scratch = _step_scratch(e, zero, size, share, bucket, mixed, one_by_one)
+    largest = max(sizes) if model.optimizer != "adamw" else None
+    scratch = _step_scratch(e, zero, size, share, bucket, mixed, largest)
     host = 0.0
     if offloaded:
         host = master + moments + 4 * share + e * share * (2 if zero.offload == "all" else 1)
@@ -121,12 +122,11 @@ def num_factored_moments(shape: T5Shape) -> int:
     return encoder + decoder + once_per_stack + (1 if shape.tied else 2) * (shape.vocab_size + d)
 
 
-def _step_scratch(
-    e: int, zero: Zero, size: int, share: float, bucket: int, mixed: bool, one_by_one: int | None
-) -> float:
-    """one_by_one: elements of the largest parameter, where stage 0 updates one parameter after the other."""
+def _step_scratch(e: int, zero: Zero, size: int, share: float, bucket: int, mixed: bool, largest: int | None) -> float:
+    """largest: elements of the largest parameter, where the optimizer looks at one after the other."""
     if zero.stage == 0:
-        temporaries = 4 * (size if one_by_one is None else one_by_one)
+        temporaries = 4 * size if largest is None else 8 * largest
         return max((4 * size if mixed else 0) + temporaries, e * bucket)
     at_once = min(share, zero.sub_group) if zero.stage == 3 else share
-    return (8 + e) * at_once if mixed else 8 * at_once
+    squares = 4 * min(largest or 0, share)
+    return squares + ((8 + e) * at_once if mixed else 8 * at_once)
