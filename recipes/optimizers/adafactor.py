@@ -58,7 +58,7 @@ class Adafactor(SegmentedOptimizer):
         group: dict[str, Any],
     ) -> None:
         rows, columns = state["second_rows"], state["second_columns"]
-        new_rows, new_columns, weights = self._sums(flat, grad, rows, columns, layout)
+        new_rows, new_columns, weights = _sums(flat, grad, layout)
         decay = 1 - state["step"].item() ** -group["decay_rate"]
         places = _places_in(layout.shapes)
         for place in places:
@@ -71,24 +71,6 @@ class Adafactor(SegmentedOptimizer):
         if group["weight_decay"]:
             layout.scale(flat, 1 - group["weight_decay"] * steps)
         flat.sub_(update)
-
-    def _sums(
-        self, flat: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, layout: Layout
-    ) -> list[torch.Tensor]:
-        """Over all ranks, in one call: squared gradients by row and by column, squared weights by parameter."""
-        places = _places_in(layout.shapes)
-        sizes = [rows.numel(), columns.numel(), len(places)]
-        sums = flat.new_zeros(sum(sizes))
-        by_row, by_column, weights = sums.split(sizes)
-        for segment in layout.segments:
-            place = places[segment.parameter]
-            for block in blocks(segment, place.num_columns):
-                squares = block.of(grad).square()
-                by_row[place.rows][block.rows] += squares.sum(dim=1)
-                if place.is_matrix:
-                    by_column[place.columns][block.columns] += squares.sum(dim=0)
-        weights += layout.sums_of_squares(flat)
-        return list(layout.over_ranks(sums).split(sizes))
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,25 @@ def _places_in(shapes: tuple[tuple[int, ...], ...]) -> list[_Place]:
     return places
 
 
+def _sums(flat: torch.Tensor, grad: torch.Tensor, layout: Layout) -> list[torch.Tensor]:
+    """Squared gradients by row and by column, squared weights by parameter, over all ranks. Collective, one call."""
+    places = _places_in(layout.shapes)
+    sizes = [places[-1].rows.stop, places[-1].columns.stop, len(places)]
+    sums = flat.new_zeros(sum(sizes))
+    by_row, by_column, weights = sums.split(sizes)
+    for segment in layout.segments:
+        place = places[segment.parameter]
+        for block in blocks(segment, place.num_columns):
+            squares = block.of(grad).square()
+            by_row[place.rows][block.rows] += squares.sum(dim=1)
+            if place.is_matrix:
+                by_column[place.columns][block.columns] += squares.sum(dim=0)
+    weights += layout.sums_of_squares(flat)
+    return list(layout.over_ranks(sums).split(sizes))
+
+
 def _average(moment: torch.Tensor, new: torch.Tensor, decay: float, eps: float) -> None:
+    """Take new means of squares into a moment; both are changed."""
     moment.mul_(decay).add_(new.add_(eps), alpha=1 - decay)
 
 
