@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ def layouts_of(engine: DeepSpeedEngine) -> dict[torch.Tensor, Layout]:
     return found
 
 
-def _of_stages_1_and_2(zero) -> Iterator[tuple[torch.Tensor, Layout]]:
+def _of_stages_1_and_2(zero: Any) -> Iterator[tuple[torch.Tensor, Layout]]:
     """The parameters of a group lie one after the other in a flat tensor; every rank masters an equal stretch of it.
 
     With gradients accumulated in fp32 DeepSpeed takes another class for stage 1, with other names for the same.
@@ -51,7 +51,7 @@ def _of_stages_1_and_2(zero) -> Iterator[tuple[torch.Tensor, Layout]]:
         yield master, Layout(tuple(tuple(p.shape) for p in parameters), tuple(segments), group)
 
 
-def _of_stage_3(zero) -> Iterator[tuple[torch.Tensor, Layout]]:
+def _of_stage_3(zero: Any) -> Iterator[tuple[torch.Tensor, Layout]]:
     """Every parameter is cut into equal parts, one for each rank; a master holds a rank's parts of a group."""
     group = zero.dp_process_group
     rank = dist.get_rank(group)
