@@ -66,7 +66,7 @@ def _other_configs(path: Path) -> str:
 
 
 def apply_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Set dotted keys to values that are read as YAML. The input is not changed."""
+    """Set dotted keys to values that are read as YAML, mappings in braces. The input is not changed."""
     content = _copy(content)
     for override in overrides:
         dotted, equals, text = override.partition("=")
@@ -76,6 +76,8 @@ def apply_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, 
             value = yaml.load(text, Loader=_UniqueKeyLoader)
         except yaml.YAMLError:
             raise UserError(f"override '{override}': '{text}' is not a YAML value; quote it") from None
+        if isinstance(value, dict) and not text.lstrip().startswith("{"):
+            value = text  # "summarize: " is a prefix; a mapping is written in braces
         *parents, last = dotted.split(".")
         block = content
         for depth, parent in enumerate(parents):

@@ -47,17 +47,17 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from recipes.errors import RunFailed
     from recipes.evaluation.metrics import MetricFailed
-    from recipes.evaluation.request import read_request
+    from recipes.evaluation.request import Flag, number, read_request
     from recipes.reporting.metrics import finite
 
-    flags = {
-        "evaluation.metrics": f"[{options.metrics}]" if options.metrics is not None else None,
-        "evaluation.generation.num_beams": options.num_beams,
-        "data.source_column": options.source_column,
-        "data.target_column": options.target_column,
-    }
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    request = read_request(options.model, options.data, [*options.overrides, *given], options.task)
+    metrics = [name.strip() for name in options.metrics.split(",") if name.strip()] if options.metrics else None
+    flags = [
+        Flag("--metrics", "evaluation.metrics", metrics),
+        Flag("--num-beams", "evaluation.generation.num_beams", number(options.num_beams)),
+        Flag("--source-column", "data.source_column", options.source_column),
+        Flag("--target-column", "data.target_column", options.target_column),
+    ]
+    request = read_request(options.model, options.data, options.overrides, flags, options.task)
     for name in ("out", "predictions"):
         _check_file(f"--{name}", getattr(options, name))
     try:

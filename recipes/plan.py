@@ -62,13 +62,15 @@ def _run(options: argparse.Namespace) -> int:
     check_known(options.gpu)
     config = load_config(options.config, options.overrides)
     dropout = config.model.shape.dropout_rate if config.model.shape else config.model.dropout_rate
+    shape = shape_of(config, options.vocab_size)
     model = TrainedModel(
-        shape_of(config, options.vocab_size),
+        shape,
         precision_on(options.gpu, config.training.precision),
         config.model.gradient_checkpointing,
         # A published model's own rate is 0.1.
         dropout=dropout is None or dropout > 0,
         optimizer=config.optimizer.name,
+        trained=shape.num_trained(config.model),
     )
     notes = [f"not looked at: {key}" for key in not_modelled(config.deepspeed)]
     if config.deepspeed.offload != "none":

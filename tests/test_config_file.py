@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.config_file import all_keys, differences, load_config, parse_config, read_yaml, to_yaml
+from recipes.config_file import all_keys, apply_overrides, differences, load_config, parse_config, read_yaml, to_yaml
 from recipes.errors import UserError
 
 _ALL = sorted((Path(__file__).parents[1] / "recipes" / "configs").glob("*.yaml"))
 # Those of sweeps have a test of their own.
 CONFIGS = [path for path in _ALL if not path.name.startswith("sweep_")]
+LOCAL = next(path for path in _ALL if path.name == "local.yaml")
+LOCAL = next(path for path in CONFIGS if path.name == "local.yaml")
 
 
 def minimal(**blocks):
@@ -52,7 +54,7 @@ def test_every_key_has_a_description():
 
 def test_overrides_are_read_as_yaml(tmp_path):
     config = load_config(
-        CONFIGS[0], ["scaling.num_workers=4", "deepspeed.extra={wall_clock_breakdown: true}", "optimizer.eps=1e-6"]
+        LOCAL, ["scaling.num_workers=4", "deepspeed.extra={wall_clock_breakdown: true}", "optimizer.eps=1e-6"]
     )
     assert config.scaling.num_workers == 4
     assert config.deepspeed.extra == {"wall_clock_breakdown": True}
@@ -103,7 +105,7 @@ def test_overrides_are_read_as_yaml(tmp_path):
 )
 def test_a_wrong_value_is_refused_in_one_line(override, line):
     with pytest.raises(UserError) as caught:
-        load_config(CONFIGS[0], [override])
+        load_config(LOCAL, [override])
     assert "\n" not in str(caught.value)
     assert line in str(caught.value)
 
@@ -119,9 +121,9 @@ def test_a_wrong_value_is_refused_in_one_line(override, line):
     ],
 )
 def test_only_adamw_is_offloaded(overrides, line):
-    load_config(CONFIGS[0], overrides)
+    load_config(LOCAL, overrides)
     with pytest.raises(UserError) as caught:
-        load_config(CONFIGS[0], [*overrides, "optimizer={name: adamw_rms}"])
+        load_config(LOCAL, [*overrides, "optimizer={name: adamw_rms}"])
     assert "\n" not in str(caught.value)
     assert line in str(caught.value)
 
@@ -138,7 +140,7 @@ def test_only_adamw_is_offloaded(overrides, line):
     ],
 )
 def test_every_optimizer_has_its_own_defaults_and_they_are_written_down(name, own):
-    config = load_config(CONFIGS[0], [f"optimizer={{name: {name}}}"])
+    config = load_config(LOCAL, [f"optimizer={{name: {name}}}"])
     written = yaml.safe_load(to_yaml(config))
     assert {key: value for key, value in config.optimizer.model_dump().items() if value is not None} == {
         "name": name,
@@ -159,7 +161,7 @@ def test_every_optimizer_has_its_own_defaults_and_they_are_written_down(name, ow
 )
 def test_a_malformed_override_is_refused(override, line):
     with pytest.raises(UserError, match="override") as caught:
-        load_config(CONFIGS[0], [override])
+        load_config(LOCAL, [override])
     assert str(caught.value).startswith(line)
 
 
@@ -220,3 +222,10 @@ def test_the_reference_in_docs_is_up_to_date():
     page = Path(__file__).parents[1] / "docs" / "config.md"
     assert page.read_text(encoding="utf-8") == markdown()
     assert all(f"`{key}`" in markdown() for key in all_keys() if "." in key)
+
+
+@pytest.mark.parametrize("prefix", ["summarize: ", "translate English to German: ", "<deu>: "])
+def test_a_prefix_on_the_command_line_is_text(prefix):
+    content = apply_overrides(minimal(), [f"data.prefix={prefix}"])
+    assert parse_config(content).data.prefix == prefix
+    assert apply_overrides({}, ["a={b: 1}"]) == {"a": {"b": 1}}

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from recipes.config.data import DataBlock, MixingBlock, ObjectiveBlock, TaskBlock, TokenizerBlock
 from recipes.config.evaluation import TASK_LOSS, EvaluationBlock, GenerationBlock
-from recipes.config.model import ModelBlock, ShapeBlock
+from recipes.config.model import LoraBlock, ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
 from recipes.config.scaling import ScalingBlock
 from recipes.config.training import CheckpointBlock, DeepSpeedBlock, RunBlock, TrainingBlock
@@ -24,6 +24,7 @@ __all__ = [
     "DeepSpeedBlock",
     "EvaluationBlock",
     "GenerationBlock",
+    "LoraBlock",
     "MixingBlock",
     "ModelBlock",
     "ObjectiveBlock",
@@ -74,6 +75,14 @@ class RunConfig(Block):
             raise ValueError(
                 f"deepspeed.{given[0]} works with optimizer.name adamw only, not {self.optimizer.name}: remove one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _embedding_ratio_has_an_effect(self) -> RunConfig:
+        ratio, model = self.optimizer.embedding_lr_ratio, self.model
+        if ratio != 1 and (model.lora is not None or {"embedding", "norms"} <= set(model.freeze)):
+            why = "model.lora trains" if model.lora is not None else "model.freeze leaves"
+            raise ValueError(f"optimizer.embedding_lr_ratio is {ratio}, but {why} neither embedding nor norms")
         return self
 
     @model_validator(mode="after")

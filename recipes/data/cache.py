@@ -144,6 +144,21 @@ def open_data(prepared: PreparedData | Storage | str) -> TokenData:
     return TokenData(place.local or _download(place, meta), meta)
 
 
+def known_tokenizer(config: DataBlock, storage: Storage) -> TextTokenizer | None:
+    """The tokenizer of these settings by what the caches hold, without a look at the data.
+
+    None where no whole cache has these settings, or several have and their tokenizers differ (the data has changed).
+    """
+    cache, found = storage / FOLDER, {}
+    for name in cache.names():
+        meta = _read_meta(cache / name)
+        if meta is not None and meta["settings"] == config.model_dump(mode="json"):
+            with (cache / name / "tokenizer").on_this_machine() as folder:
+                tokenizer = TextTokenizer.load(folder)
+            found[tuple(sorted(tokenizer.files().items()))] = tokenizer
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
 def _found(cache: Storage, fingerprint: str, say: Callable[[str], None]) -> PreparedData:
     place = cache / fingerprint
     meta = _read_meta(place)

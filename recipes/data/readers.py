@@ -133,13 +133,13 @@ def _read_separated(place: Place) -> Columns:
 def _from_table(place: Place, table: pa.Table) -> Columns:
     notes: dict[int, str] = {}
     texts = [
-        _as_text(place, field_name, table[column], label, notes)
+        as_text(place, field_name, table[column], label, notes)
         for (field_name, column), label in zip(place.wanted.items(), place.sides, strict=True)
     ]
     return Columns(texts[0], texts[-1], rows=np.arange(1, table.num_rows + 1), notes=notes)
 
 
-def _as_text(
+def as_text(
     place: Place, field_name: str, column: pa.ChunkedArray, label: str, notes: dict[int, str]
 ) -> pa.ChunkedArray:
     """The column as large_string; rows that are not UTF-8 become null and are noted."""
@@ -190,7 +190,7 @@ def _read_json_lines(place: Place) -> Columns:
     if not content.strip():
         return Columns(pa.chunked_array([], TEXT), pa.chunked_array([], TEXT), np.arange(0))
     if suffix_of(place.path) == ".json" and content.lstrip()[:1] == b"[":
-        return _from_array(place, content)
+        return _json_lines_slow(place, content)
     return _json_lines_fast(place, content) or _json_lines_slow(place, content)
 
 
@@ -215,26 +215,28 @@ def _json_lines_fast(place: Place, content: bytes) -> Columns | None:
 
 
 def _json_lines_slow(place: Place, content: bytes) -> Columns:
-    def parsed() -> Iterator[tuple[int, Any, str]]:
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8")), ""
-            except UnicodeDecodeError:
-                yield number, None, "line is not UTF-8"
-            except (ValueError, RecursionError):
-                yield number, None, "line is not JSON"
-
-    return _from_objects(place, parsed())
+    return _from_objects(place, json_rows(place, content))
 
 
-def _from_array(place: Place, content: bytes) -> Columns:
-    try:
-        rows = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place.field_name}: {place.name} is not JSON: {error}") from None
-    return _from_objects(place, ((number, row, "") for number, row in enumerate(rows, start=1)))
+def json_rows(place: Place, content: bytes) -> Iterator[tuple[int, Any, str]]:
+    """(1-based line or row, its value, why it has none) of JSON Lines, or of a .json file's one list."""
+    content = content.removeprefix(_BOM)
+    if suffix_of(place.path) == ".json" and content.lstrip()[:1] == b"[":
+        try:
+            rows = json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place.field_name}: {place.name} is not JSON: {error}") from None
+        yield from ((number, row, "") for number, row in enumerate(rows, start=1))
+        return
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8")), ""
+        except UnicodeDecodeError:
+            yield number, None, "line is not UTF-8"
+        except (ValueError, RecursionError):
+            yield number, None, "line is not JSON"
 
 
 def _from_objects(place: Place, objects: Iterator[tuple[int, Any, str]]) -> Columns:

@@ -44,21 +44,39 @@ class Request:
         return decoding_of(self.config)
 
 
-def read_request(model: str, data: str, overrides: list[str], task: str | None = None) -> Request:
+@dataclass(frozen=True)
+class Flag:
+    """An option of a command that stands for a key of the config. value: None where it was not given."""
+
+    name: str
+    key: str
+    value: Any
+
+
+def number(text: str | None) -> Any:
+    """An option's whole number; what is none stays a text, which the config then refuses by name."""
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+
+
+def read_request(
+    model: str, data: str, overrides: list[str], flags: list[Flag] = (), task: str | None = None
+) -> Request:
     """For a run its own columns, prefix, limits, metrics and generation are the defaults.
 
     task: which of the run's tasks has those, where it has several.
 
     Raises:
-        UserError: no such folder, a config that cannot be read, an unknown key, metric or task.
+        UserError: no such folder, a config that cannot be read, an unknown key, metric or task, a wrong override or flag.
     """
     folder = Storage(model)
     if not folder.exists():
         raise UserError(f"{model}: there is no such folder")
-    content = _of_run(folder) if is_run(folder) else {}
-    where = f"{model}/config.yaml" if content else "settings"
+    content = run_settings(folder) if is_run(folder) else {}
     content["data"] = of_pairs(content.get("data", {}), task) | {"source": data, "eval_source": None}
-    config = parse_as(RequestConfig, apply_overrides(content, overrides), where)
+    if is_run(folder):
+        # By itself first: what is wrong afterwards is the command's.
+        parse_as(RequestConfig, content, f"{model}/config.yaml")
+    config = laid_over(content, overrides, flags)
     check_own_metrics(config.evaluation)
     return Request(folder, config)
 
@@ -82,7 +100,35 @@ def of_pairs(data: dict[str, Any], task: str | None) -> dict[str, Any]:
     return plain | {key: tasks[task][key] for key in ("source_column", "target_column", "prefix")}
 
 
-def _of_run(folder: Storage) -> dict[str, Any]:
+def laid_over(content: dict[str, Any], overrides: list[str], flags: list[Flag]) -> RequestConfig:
+    """A run's settings with those of a command over them; a wrong one is named as the user gave it.
+
+    Raises:
+        UserError: a wrong override or flag.
+    """
+    content = apply_overrides(content, overrides)
+    given = [flag for flag in flags if flag.value is not None]
+    for flag in given:
+        *parents, last = flag.key.split(".")
+        block = content
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        block[last] = flag.value
+    try:
+        return parse_as(RequestConfig, content, "arguments")
+    except UserError as error:
+        message = str(error)
+        for flag in given:
+            message = message.replace(f"arguments: {flag.key}", flag.name).replace(flag.key, flag.name)
+        raise UserError(message) from None
+
+
+def run_settings(folder: Storage) -> dict[str, Any]:
+    """What a run's config.yaml says about data, training and evaluation, unchecked.
+
+    Raises:
+        UserError: it is not the config of a run.
+    """
     import yaml
 
     try:

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 from recipes.config import TokenizerBlock
 from recipes.errors import UserError
 from recipes.storage import Storage
+from recipes.training.precision import resolve_precision
 
 if TYPE_CHECKING:
+    import torch
     from transformers import T5ForConditionalGeneration
 
     from recipes.data.tokenizer import TextTokenizer
 
 # A run's model, in its folder.
 EXPORT = "export"
+# What a saved model can be asked to compute in; auto: as saved where the device can, else fp32.
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def is_run(folder: Storage) -> bool:
@@ -42,15 +46,16 @@ def model_folder(folder: Storage) -> Iterator[Path]:
         yield path
 
 
-def load_saved(folder: Path, device: str) -> tuple[T5ForConditionalGeneration, TextTokenizer]:
-    """Model and tokenizer, the model in the precision it was saved in and in evaluation mode.
+def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5ForConditionalGeneration, TextTokenizer]:
+    """Model and tokenizer, the model in evaluation mode.
 
     device: auto (cuda where there is one), cpu, cuda or another of torch's.
+    precision: saved (as it was), or one of `PRECISIONS`.
 
     Raises:
-        UserError: not a T5, no tokenizer, one with more ids than the model has embeddings, or no such device.
+        UserError: not a T5, no tokenizer, one with more ids than the model has embeddings, no such device, or one that
+            does not compute in the precision.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
@@ -58,14 +63,7 @@ def load_saved(folder: Path, device: str) -> tuple[T5ForConditionalGeneration, T
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--device {device}: {reason}") from None
+    place = _device(device)
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
         if kind not in ("t5", "mt5"):
@@ -83,4 +81,35 @@ def load_saved(folder: Path, device: str) -> tuple[T5ForConditionalGeneration, T
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} token ids, the model {model.config.vocab_size} embeddings"
         )
-    return model.to(place).eval(), tokenizer
+    return model.to(place, _dtype(precision, model.dtype, place)).eval(), tokenizer
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(name)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--device {name}: {reason}") from None
+    return place
+
+
+def _dtype(precision: str, saved: torch.dtype, place: torch.device) -> torch.dtype:
+    """auto: as saved where the device computes that natively and T5 stays finite in it, else fp32."""
+    import torch
+
+    if precision == "saved":
+        return saved
+    has_bf16 = resolve_precision("auto", use_gpu=place.type == "cuda") == "bf16"
+    if precision == "bf16" and not has_bf16:
+        raise UserError(
+            f"--precision bf16: this {place.type} has no bf16 instructions, and emulating them takes hundreds of times longer; "
+            "give fp32"
+        )
+    if precision == "auto":
+        precision = "bf16" if saved == torch.bfloat16 and has_bf16 else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]

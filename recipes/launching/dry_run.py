@@ -7,11 +7,13 @@ import json
 import numpy as np
 
 from lrsched.plot import text_plot
+from recipes.config.published import CHECKPOINTS
 from recipes.config_file import to_yaml
 from recipes.data.cache import TokenData
 from recipes.data.plan import BatchPlan, task_numbers
 from recipes.launching.preflight import Start
 from recipes.launching.ray_cluster import needed_resources
+from recipes.planning.shapes import shape_of
 from recipes.training.job import Job
 
 _LONGEST_EXAMPLE = 240
@@ -25,7 +27,7 @@ def describe_run(job: Job, data: TokenData, plan: BatchPlan, start: Start) -> st
         ("schedule", _schedule(job)),
         ("data and batch plan", _batches(data, plan, job.schedule.total_steps)),
         ("as the model sees it", _first_examples(data)),
-        ("would run", _resources(job, start)),
+        ("would run", f"{_model(job, data)}\n{_resources(job, start)}"),
     ]
     return "\n\n".join(f"# {title}\n{text.rstrip()}" for title, text in parts)
 
@@ -83,6 +85,18 @@ def _cut(text: str) -> str:
 def _tokens_per_update(plan: BatchPlan) -> float:
     everything = plan.lengths.source.sum() + plan.lengths.target.sum()
     return float(everything) / plan.updates_per_epoch
+
+
+def _model(job: Job, data: TokenData) -> str:
+    """Its size, where that is known without the network."""
+    block = job.config.model
+    if block.hub is not None and block.hub not in CHECKPOINTS:
+        return f"model {block.hub}, of a size that is not known here"
+    shape = shape_of(job.config, data.vocab_size if block.shape else None)
+    trained = shape.num_trained(block)
+    some = "" if trained == shape.num_parameters else f", {trained:,} of them trained"
+    origin = block.hub or block.folder or block.shape.preset or "of its own shape"
+    return f"model {origin}: {shape.num_parameters:,} parameters{some}"
 
 
 def _resources(job: Job, start: Start) -> str:

@@ -63,7 +63,7 @@ def prepare(
     held_out_plan(config, data.held_out, config.scaling.most_workers)
     schedule = _parse_schedule(config, plan.updates_per_epoch)
     try:
-        group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer)]
+        group_lrs = [ratio * schedule.peak_lr for ratio in group_lr_ratios(config.optimizer, config.model)]
         driver, block = deepspeed_backend(schedule, group_lrs)
     except ScheduleError as error:
         raise UserError(f"schedule.backend is deepspeed: {error}") from None

@@ -70,31 +70,33 @@ def memory_per_gpu(
     fp32 are one, and stage 0 needs the square root only. Where weights are fp32 themselves, e is 4 throughout.
     adamw_rms and adafactor keep an update in the place of the square root, and the squares of one parameter's part; at
     stage 0 both of one parameter at a time.
+
+    With frozen weights or LoRA P is the number of trained parameters everywhere but in weights and live, and R at most that.
     """
-    size, e, stage = model.shape.num_parameters, model.element_bytes, zero.stage
+    size, trained, e, stage = model.shape.num_parameters, model.num_trained, model.element_bytes, zero.stage
     sizes = model.shape.parameter_sizes()
-    share = size / num_gpus
-    split = share if stage >= 1 else size
+    share = trained / num_gpus
+    split = share if stage >= 1 else trained
     mixed = model.precision == "bf16"
     offloaded = zero.offload != "none"
-    bucket = min(zero.reduce_bucket, size)
+    bucket = min(zero.reduce_bucket, trained)
     persistent = sum(n for n in sizes if n <= zero.persistence_threshold)
 
-    weights = e * size if stage < 3 else e * (share + persistent)
+    weights = e * size if stage < 3 else e * (size / num_gpus + persistent)
     if zero.offload == "all":
         weights = e * persistent
     master = 4 * split if mixed or stage in (1, 2) else 0.0
-    gradients = e * size if stage < 2 else e * share
+    gradients = e * trained if stage < 2 else e * share
     buckets = {0: 0, 1: e * zero.reduce_bucket}.get(stage, e * (zero.reduce_bucket + bucket))
     live = e * min(size, zero.max_live + max(sizes)) if stage == 3 else 0.0
-    moments = 4 * num_factored_moments(model.shape) if model.optimizer == "adafactor" else 8 * split
-    largest = max(sizes) if model.optimizer != "adamw" else None
-    scratch = _step_scratch(e, zero, size, share, bucket, mixed, largest)
+    moments = 4 * min(num_factored_moments(model.shape), trained) if model.optimizer == "adafactor" else 8 * split
+    largest = min(max(sizes), trained) if model.optimizer != "adamw" else None
+    scratch = _step_scratch(e, zero, trained, share, bucket, mixed, largest)
     host = 0.0
     if offloaded:
-        host = master + moments + 4 * share + e * share * (2 if zero.offload == "all" else 1)
+        host = master + moments + 4 * share + e * share + (e * size / num_gpus if zero.offload == "all" else 0)
         master, moments, scratch = 0.0, 0.0, e * max(sizes)
-        gradients = e * size if stage == 1 else 0.0
+        gradients = e * trained if stage == 1 else 0.0
     examples, source, target = micro_batch
     return Memory(
         weights=weights,

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from recipes.planning.activations import TrainedModel
 from recipes.planning.memory import GIB
 from recipes.planning.survey import Row, Survey
 
@@ -20,7 +21,8 @@ def _header(survey: Survey) -> list[str]:
     optimizer = "" if model.optimizer == "adamw" else f", {model.optimizer}"
     attention = "" if hardware.fused_attention else ", attention scores kept"
     return [
-        f"model      {model.shape.num_parameters:,} parameters, {model.precision}{optimizer}{checkpointing}{attention}",
+        f"model      {model.shape.num_parameters:,} parameters{_trained(model)}, "
+        f"{model.precision}{optimizer}{checkpointing}{attention}",
         f"update     {batch.examples_per_update:,} examples of {batch.source_tokens} + {batch.target_tokens} tokens, "
         f"micro-batches of {batch.micro_batch_tokens:,} tokens at most",
         f"hardware   {survey.gpus_per_node} x {hardware.name} per node: {hardware.peak_tflops:g} TFLOP/s peak, "
@@ -28,6 +30,10 @@ def _header(survey: Survey) -> list[str]:
         f"assumed    {hardware.compute_ratio:.0%} of the peak, {hardware.link_ratio:.0%} of the links, "
         f"{hardware.overlap_ratio:.0%} overlap, {hardware.reserved_gib:g} GiB reserved; a model on paper, not a measurement",
     ]
+
+
+def _trained(model: TrainedModel) -> str:
+    return "" if model.num_trained == model.shape.num_parameters else f" ({model.num_trained:,} trained)"
 
 
 def _table(survey: Survey) -> list[str]:

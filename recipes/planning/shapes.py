@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.config import RunConfig, ShapeBlock
+from recipes.config import ModelBlock, RunConfig, ShapeBlock
+from recipes.config.published import CHECKPOINTS
 from recipes.errors import UserError, nearest
 
 # ByT5's ids: 3 special, 256 bytes, 125 sentinels.
 _NUM_BYTE_IDS = 384
-# What tokenizers know of the published models below; their models round the number up.
+# What tokenizers of published models know; most models round the number up.
 _TOKENIZER_IDS = {"t5": 32100, "mt5": 250100, "byt5": _NUM_BYTE_IDS}
 
 
@@ -49,56 +50,35 @@ class T5Shape:
     def feed_forward_matrices(self) -> int:
         return (3 if self.gated else 2) * self.d_model * self.d_ff
 
-    def parameter_sizes(self) -> list[int]:
-        """Elements of every parameter tensor, in no particular order."""
+    def part_sizes(self) -> list[tuple[set[str], int]]:
+        """Of every parameter tensor what ``model.freeze`` calls it, and its elements; in no particular order."""
         d, matrix = self.d_model, self.d_model * self.inner
         feed_forward = [d * self.d_ff] * (3 if self.gated else 2)
-        embedding = [self.vocab_size * d] * (1 if self.tied else 2)
-        encoder = self.num_layers * ([matrix] * 4 + feed_forward + [d] * 2)
-        decoder = self.num_decoder_layers * ([matrix] * 8 + feed_forward + [d] * 3)
-        once_per_stack = 2 * [self.num_buckets * self.num_heads, d]
-        return embedding + encoder + decoder + once_per_stack
+        sizes = [({"embedding"}, self.vocab_size * d)] + [({"classifier"}, self.vocab_size * d)] * (not self.tied)
+        for stack, layers, attentions in (("encoder", self.num_layers, 1), ("decoder", self.num_decoder_layers, 2)):
+            sizes += [({stack}, size) for size in layers * ([matrix] * 4 * attentions + feed_forward)]
+            norms = [d] * (layers * (attentions + 1) + 1) + [self.num_buckets * self.num_heads]
+            sizes += [({stack, "norms"}, size) for size in norms]
+        return sizes
+
+    def parameter_sizes(self) -> list[int]:
+        """Elements of every parameter tensor, in no particular order."""
+        return [size for _, size in self.part_sizes()]
+
+    def num_trained(self, model: ModelBlock) -> int:
+        """Parameters that an optimizer steps: those not frozen, or LoRA's own."""
+        if model.lora is None:
+            return sum(size for parts, size in self.part_sizes() if not parts & set(model.freeze))
+        into, out_of = self.d_model + self.inner, self.d_model + self.d_ff
+        attentions = self.num_layers + 2 * self.num_decoder_layers
+        each = dict.fromkeys("qkvo", attentions * into)
+        inputs = ("wi_0", "wi_1") if self.gated else ("wi",)
+        each |= dict.fromkeys((*inputs, "wo"), (self.num_layers + self.num_decoder_layers) * out_of)
+        return model.lora.rank * sum(each.get(target, 0) for target in model.lora.targets)
 
     @property
     def num_parameters(self) -> int:
         return sum(self.parameter_sizes())
-
-
-def _published(vocab_size: int, gated: bool, tied: bool, **rows: tuple[int, ...]) -> dict[str, T5Shape]:
-    return {
-        size: T5Shape(d_model, d_kv, d_ff, encoder, decoder, heads, gated, tied, vocab_size)
-        for size, (d_model, d_kv, d_ff, encoder, decoder, heads) in rows.items()
-    }
-
-
-# T5: Raffel et al., arXiv 1910.10683, section 3.7; v1.1: released_checkpoints.md of
-# google-research/text-to-text-transfer-transformer; mT5: Xue et al., arXiv 2010.11934; ByT5: arXiv 2105.13626, table 1.
-# The embeddings are those of the checkpoints (config.json), rounded up to a multiple of 128.
-_T5 = _published(
-    32128, False, True,
-    small=(512, 64, 2048, 6, 6, 8), base=(768, 64, 3072, 12, 12, 12), large=(1024, 64, 4096, 24, 24, 16),
-    **{"3b": (1024, 128, 16384, 24, 24, 32), "11b": (1024, 128, 65536, 24, 24, 128)},
-)  # fmt: skip
-_V1_1_ROWS = {
-    "small": (512, 64, 1024, 8, 8, 6), "base": (768, 64, 2048, 12, 12, 12), "large": (1024, 64, 2816, 24, 24, 16),
-    "xl": (2048, 64, 5120, 24, 24, 32), "xxl": (4096, 64, 10240, 24, 24, 64),
-}  # fmt: skip
-_V1_1 = _published(32128, True, False, **_V1_1_ROWS)
-_MT5 = _published(250112, True, False, **_V1_1_ROWS)
-_BYT5 = _published(
-    _NUM_BYTE_IDS, True, False,
-    small=(1472, 64, 3584, 12, 4, 6), base=(1536, 64, 3968, 18, 6, 12), large=(1536, 64, 3840, 36, 12, 16),
-    xl=(2560, 64, 6720, 36, 12, 32), xxl=(4672, 64, 12352, 36, 12, 64),
-)  # fmt: skip
-
-PUBLISHED: dict[str, T5Shape] = {
-    **{f"{owner}t5-{size}": shape for owner in ("", "google-t5/") for size, shape in _T5.items()},
-    **{
-        f"google/{name}-{size}": shape
-        for name, shapes in {"t5-v1_1": _V1_1, "flan-t5": _V1_1, "mt5": _MT5, "byt5": _BYT5}.items()
-        for size, shape in shapes.items()
-    },
-}
 
 
 def shape_of(config: RunConfig, vocab_size: int | None = None) -> T5Shape:
@@ -107,26 +87,32 @@ def shape_of(config: RunConfig, vocab_size: int | None = None) -> T5Shape:
     vocab_size: token ids of a model of one's own shape, where the config alone does not tell.
 
     Raises:
-        UserError: a hub name that is not in `PUBLISHED`, a folder without a T5's config.json, an unknown vocabulary, or
+        UserError: a hub name that is not in `CHECKPOINTS`, a folder without a T5's config.json, an unknown vocabulary, or
             ``vocab_size`` for a model that has its own.
     """
     model = config.model
     if vocab_size is not None and model.shape is None:
         raise UserError(f"--vocab-size {vocab_size}: model {model.hub or model.folder} has its own; leave it out")
     if model.hub is not None:
-        if model.hub not in PUBLISHED:
+        if model.hub not in CHECKPOINTS:
             raise UserError(
                 f"model.hub {model.hub}: not one of the published T5 sizes known here"
                 f"{_nearest_published(model.hub)}; for another model give model.folder or model.shape"
             )
-        return PUBLISHED[model.hub]
+        return published_shape(model.hub)
     if model.folder is not None:
         return _shape_of_folder(Path(model.folder))
     return shape_of_block(model.shape, vocab_size or _vocab_size(config))
 
 
+def published_shape(name: str) -> T5Shape:
+    """Of a name in `CHECKPOINTS`."""
+    size, rows = CHECKPOINTS[name]
+    return shape_of_block(ShapeBlock(preset=size), rows)
+
+
 def _nearest_published(name: str) -> str:
-    text = nearest(name, list(PUBLISHED))
+    text = nearest(name, list(CHECKPOINTS))
     return text.removesuffix("?") if "did you mean" in text else ""
 
 
@@ -172,7 +158,7 @@ def _vocab_size(config: RunConfig) -> int:
     if tokenizer.kind == "bytes":
         return _NUM_BYTE_IDS
     if tokenizer.kind == "hub":
-        if tokenizer.path not in PUBLISHED:
+        if tokenizer.path not in CHECKPOINTS:
             raise UserError(
                 f"data.tokenizer.path {tokenizer.path}: its number of token ids is not known here without the network; "
                 "give --vocab-size"

@@ -43,17 +43,18 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
                   but what is used again within max_reuse_distance elements, so: P + max(0, P - max_reuse_distance / 2);
                   once the small persistent parameters, one by one
 
-    No call is larger than its bucket, apart from a single larger parameter.
+    No call is larger than its bucket, apart from a single larger parameter. Frozen weights have no gradients to send and
+    do not change: for them P counts in stage 3's all-gather only.
     """
     sizes, e = model.shape.parameter_sizes(), model.element_bytes
-    size, m = sum(sizes), num_micro_batches
-    calls = max(1, math.ceil(size / zero.reduce_bucket))
+    size, trained, m = sum(sizes), model.num_trained, num_micro_batches
+    calls = max(1, math.ceil(trained / zero.reduce_bucket))
     if zero.stage == 0:
-        return [Traffic("all_reduce", e * size, calls)]
+        return [Traffic("all_reduce", e * trained, calls)]
     if zero.stage < 3:
         times = m if zero.stage == 2 else 1
         # One all-gather per parameter group: matrices, and norms with biases.
-        return [Traffic("all_reduce", times * e * size, times * calls), Traffic("all_gather", e * size, 2)]
+        return [Traffic("all_reduce", times * e * trained, times * calls), Traffic("all_gather", e * trained, 2)]
     small = [n for n in sizes if n <= zero.persistence_threshold]
     split = size - sum(small)
     gathered = split + max(0.0, split - zero.max_reuse_distance / 2)
@@ -62,7 +63,7 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
     gathers = min(alone, math.ceil(gathered / zero.prefetch_bucket)) if zero.prefetch_bucket else alone
     found = [
         Traffic("all_gather", m * e * gathered, m * gathers, can_hide=True),
-        Traffic("reduce_scatter", m * e * size, m * calls),
+        Traffic("reduce_scatter", m * e * trained, m * calls),
         Traffic("all_gather", e * sum(small), len(small)),
     ]
     return [traffic for traffic in found if traffic.payload_bytes]

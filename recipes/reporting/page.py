@@ -119,13 +119,18 @@ def _headline(run: RunFiles) -> str:
             ("Held-out loss", parts.loss(held_out), f"nats per target token{after}"),
             ("Unigram loss", parts.loss(unigram), "nats per target token: guessing by token frequency"),
             ("Difference", difference, meaning),
-            ("Parameters", parts.large(summary.get("num_parameters")), "trained"),
+            ("Parameters", parts.large(summary.get("num_parameters")), _trained(summary)),
             ("Tokens per second", parts.count(_whole(speed)), speed_meaning),
             ("Tokens seen", parts.large(seen), "source and target"),
             ("Wall time", parts.duration(summary.get("wall_s")), "launch to summary"),
             ("Workers", parts.count(num_workers), f"ZeRO stage {parts.count(zero_stage)}, {precision}"),
         ]
     )
+
+
+def _trained(summary: dict[str, Any]) -> str:
+    trained, everything = summary.get("num_trained"), summary.get("num_parameters")
+    return "trained" if trained in (None, everything) else f"{parts.large(trained)} of them trained"
 
 
 def _whole(value: Any) -> Any:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
+from recipes.config import ModelBlock
+from recipes.evaluation.generation import Decoding
 from recipes.evaluation.saved_model import EXPORT
 from recipes.storage import Storage
+from recipes.training.lora import merged, save_adapter
 from recipes.training.model import PAD, untied
 
 if TYPE_CHECKING:
@@ -20,23 +25,56 @@ if TYPE_CHECKING:
 
     from recipes.data.tokenizer import TextTokenizer
 
+ADAPTER = "adapter"
 
-def export_model(engine: DeepSpeedEngine, tokenizer: TextTokenizer, run_folder: Storage) -> None:
-    """Write ``export/``: weights as the engine computes with them, tokenizer, generation config.
+
+def export_model(
+    engine: DeepSpeedEngine, tokenizer: TextTokenizer, decoding: Decoding, run_folder: Storage, block: ModelBlock
+) -> None:
+    """Write ``export/``: weights as the engine computes with them, tokenizer, and ``decoding`` as its generation config;
+    of a run with LoRA (``block``, its model) the merged weights, and the updates alone in ``export/adapter/``.
 
     Collective: under ZeRO-3 every rank takes part in gathering the weights. The folder appears whole.
     """
     weights = _whole_weights(engine)
     if dist.get_rank() == 0:
-        model = _rebuilt(engine.module, weights)
-        with tempfile.TemporaryDirectory(prefix="export_", dir=run_folder.local) as temporary:
-            folder = Path(temporary) / EXPORT
-            folder.mkdir()
-            model.save_pretrained(folder)
-            tokenizer.save(folder)
-            run_folder.delete_folder(EXPORT)
-            run_folder.publish_folder(folder, EXPORT)
+        write_export(
+            rebuilt(engine.module, weights), tokenizer, decoding, run_folder, EXPORT, adapter_of(weights, block)
+        )
     dist.barrier()
+
+
+def adapter_of(weights: dict[str, torch.Tensor], block: ModelBlock) -> Callable[[Path], None] | None:
+    """What puts LoRA's updates into a folder, for a run that has them."""
+    if block.lora is None:
+        return None
+    return partial(save_adapter, weights, block.lora, str(block.hub or block.folder))
+
+
+def write_export(
+    model: T5ForConditionalGeneration,
+    tokenizer: TextTokenizer,
+    decoding: Decoding,
+    place: Storage,
+    name: str,
+    adapter: Callable[[Path], None] | None = None,
+) -> None:
+    """A `save_pretrained` folder ``name`` in ``place``, whole from the moment it is seen; instead of an older one."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model.generation_config = decoding.for_transformers(model)
+    with tempfile.TemporaryDirectory(prefix="export_", dir=place.local) as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()
+        model.save_pretrained(folder)
+        # safetensors makes its file for this user alone.
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+        tokenizer.save(folder)
+        if adapter is not None:
+            adapter(folder / ADAPTER)
+        place.delete_folder(name)
+        place.publish_folder(folder, name)
 
 
 def plain_model(engine: DeepSpeedEngine) -> T5ForConditionalGeneration:
@@ -45,7 +83,7 @@ def plain_model(engine: DeepSpeedEngine) -> T5ForConditionalGeneration:
     For a look from outside: engine, modes and random state stay as they are. Below ZeRO-3 its weights are the
     engine's own tensors and take no memory; at ZeRO-3 every rank holds a whole copy until the model is let go.
     """
-    return _rebuilt(engine.module, _whole_weights(engine, on_all_ranks=True))
+    return rebuilt(engine.module, _whole_weights(engine, on_all_ranks=True))
 
 
 def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[str, torch.Tensor]:
@@ -71,10 +109,12 @@ def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[
     return weights
 
 
-def _rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
-    """A model of its own around these weights; draws no random number."""
+def rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
+    """A model of its own around these weights, LoRA's updates merged into them; draws no random number. Of ``module``
+    only config, ties and LoRA's scale count."""
     from transformers import GenerationConfig, T5ForConditionalGeneration
 
+    weights = merged(module, weights)
     config = module.config.__class__.from_dict(module.config.to_dict())
     config.scale_decoder_outputs = module.config.scale_decoder_outputs
     config.use_cache = True

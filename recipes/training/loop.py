@@ -249,7 +249,7 @@ def _log(run: Training, update: UpdateResult) -> None:
 def _checked_lr(run: Training, k: int, lrs: list[float]) -> float:
     """The lr of the first group, after comparing every group's with the schedule."""
     expected, peak_lr = run.schedule.lr(k), run.schedule.peak_lr
-    ratios = group_lr_ratios(run.config.optimizer)
+    ratios = group_lr_ratios(run.config.optimizer, run.config.model)
     for lr, ratio in zip(lrs, ratios, strict=True):
         if abs(lr - expected * ratio) > run.lr_tolerance * peak_lr * ratio:
             raise ScheduleMismatch(f"update {k + 1} used lr {lr!r}, the schedule says {expected * ratio!r}")
@@ -318,7 +318,9 @@ def restore(run: Training) -> bool:
 
 def set_lrs(run: Training, lr: float) -> None:
     """Write the lr of the next update into the groups, each at its own ratio."""
-    for group, ratio in zip(run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer), strict=True):
+    for group, ratio in zip(
+        run.engine.optimizer.param_groups, group_lr_ratios(run.config.optimizer, run.config.model), strict=True
+    ):
         group["lr"] = lr * ratio
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.config import ModelBlock, OptimizerBlock, ShapeBlock
 from recipes.errors import UserError
+from recipes.training.lora import add_lora
 
 if TYPE_CHECKING:
     import torch
-    from transformers import T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
 PAD, EOS = 0, 1
 
@@ -21,7 +23,8 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
     From scratch the weights depend on ``seed`` alone, so every rank builds the same ones.
 
     Raises:
-        UserError: no such folder, no T5 in it, or fewer embeddings than ``vocab_size`` token ids.
+        UserError: no such folder, no T5 in it, fewer embeddings than ``vocab_size`` token ids, or nothing of what is to
+            be frozen or adapted.
     """
     import torch
 
@@ -36,25 +39,54 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
                 f"model {block.folder or block.hub} has {model.config.vocab_size} embeddings but the tokenizer has "
                 f"{vocab_size} token ids: give the model's own tokenizer in data.tokenizer"
             )
+    if block.lora is not None:
+        add_lora(model, block.lora, seed)
+    freeze(model, block.freeze)
     if block.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
     return model.train()
 
 
-def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
+def skeleton(config: T5Config, has_own_classifier: bool) -> T5ForConditionalGeneration:
+    """The model of a config without any weights: its parameters have shapes and no memory."""
     import torch
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
 
-    config = T5Config(
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+        if has_own_classifier:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return model
+
+
+def model_config(block: ModelBlock, vocab_size: int) -> T5Config:
+    """The config of the model that `build_model` builds.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    return _pretrained_config(block) if block.shape is None else _shape_config(block.shape, vocab_size)
+
+
+def _shape_config(shape: ShapeBlock, vocab_size: int) -> T5Config:
+    from transformers import T5Config
+
+    return T5Config(
         vocab_size=vocab_size,
         pad_token_id=PAD,
         eos_token_id=EOS,
         decoder_start_token_id=PAD,
         attn_implementation="sdpa",
-        **shape.model_dump(exclude_none=True),
+        **shape.model_dump(exclude_none=True, exclude={"preset"}),
     )
-    model = T5ForConditionalGeneration(config)
+
+
+def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
+    import torch
+    from transformers import T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration(_shape_config(shape, vocab_size))
     if not shape.tie_word_embeddings:
         # transformers 5 ties every T5 it builds and unties on loading when the file holds two
         # matrices. The classifier gets T5X's scale: with the embedding's (1.0) the first logits
@@ -64,21 +96,37 @@ def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneratio
     return model
 
 
+def _origin(block: ModelBlock) -> tuple[str, dict[str, Any]]:
+    """Folder or name of the weights to start from, and what transformers is told beside it."""
+    origin = str(block.folder or block.hub)
+    return origin, {"local_files_only": True} if block.folder else {"revision": block.revision}
+
+
+def _pretrained_config(block: ModelBlock) -> T5Config:
+    from transformers import AutoConfig
+
+    origin, options = _origin(block)
+    try:
+        config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if config.model_type not in ("t5", "mt5"):
+        raise UserError(f"model {origin} is a {config.model_type}, not a T5")
+    config.model_type = "t5"
+    if block.dropout_rate is not None:
+        config.dropout_rate = block.dropout_rate
+    return config
+
+
 def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
     import torch
-    from transformers import AutoConfig, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    origin = block.folder or block.hub
-    options: dict[str, Any] = {"local_files_only": True} if block.folder else {"revision": block.revision}
+    origin, options = _origin(block)
+    config = _pretrained_config(block)
     try:
-        config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
-        if config.model_type not in ("t5", "mt5"):
-            raise UserError(f"model {origin} is a {config.model_type}, not a T5")
-        config.model_type = "t5"
-        if block.dropout_rate is not None:
-            config.dropout_rate = block.dropout_rate
         return T5ForConditionalGeneration.from_pretrained(
             origin,
             config=config,
@@ -92,17 +140,43 @@ def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
         raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
+def freeze(model: torch.nn.Module, parts: Sequence[str]) -> None:
+    """Take some parts (``model.freeze``) out of training: no gradient, no optimizer state, no decay.
+
+    Raises:
+        UserError: the classifier is to be frozen and is the embedding.
+    """
+    if "classifier" in parts and not untied(model):
+        raise UserError("model.freeze: the classifier is the embedding in this model: name that")
+    for name, parameter in model.named_parameters():
+        if parts_of(name, parameter) & set(parts):
+            parameter.requires_grad_(False)
+
+
+def parts_of(name: str, parameter: torch.Tensor) -> set[str]:
+    """What ``model.freeze`` calls a parameter of a T5."""
+    top = name.split(".", 1)[0]
+    parts = {{"shared": "embedding", "lm_head": "classifier"}.get(top, top)}
+    return parts | {"norms"} if _is_norm(name, parameter) else parts
+
+
+def _is_norm(name: str, parameter: torch.Tensor) -> bool:
+    return parameter.ndim < 2 or "relative_attention_bias" in name
+
+
 def parameter_groups(model: torch.nn.Module, optimizer: OptimizerBlock, peak_lr: float) -> list[dict[str, Any]]:
     """The optimizer's groups with their weight decay and lr.
 
     First the matrices, which decay, at ``peak_lr``; then norms, biases and relative position bias,
-    which do not decay. With ``embedding_lr_ratio`` other than 1 that group is at ``ratio * peak_lr``,
+    which do not decay. What is frozen is in none. With ``embedding_lr_ratio`` other than 1 that group is at ``ratio * peak_lr``,
     and the embedding (decaying) is a third one at the same lr.
     """
     ratio = optimizer.embedding_lr_ratio
     matrices, others, embedding = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2 or "relative_attention_bias" in name:
+        if not parameter.requires_grad:
+            continue
+        if _is_norm(name, parameter):
             others.append(parameter)
         elif ratio != 1.0 and name == "shared.weight":
             embedding.append(parameter)
@@ -117,10 +191,14 @@ def parameter_groups(model: torch.nn.Module, optimizer: OptimizerBlock, peak_lr:
     return [group for group in groups if group["params"]]
 
 
-def group_lr_ratios(optimizer: OptimizerBlock) -> list[float]:
-    """Each group's lr as a multiple of the schedule's, in the order of `parameter_groups`."""
+def group_lr_ratios(optimizer: OptimizerBlock, model: ModelBlock | None = None) -> list[float]:
+    """Each group's lr as a multiple of the schedule's, in the order of `parameter_groups`; model: none, all is trained."""
     ratio = optimizer.embedding_lr_ratio
-    return [1.0, 1.0] if ratio == 1.0 else [1.0, ratio, ratio]
+    if model is not None and model.lora is not None:
+        return [1.0]
+    frozen = model.freeze if model is not None else ()
+    norms = [ratio] if "norms" not in frozen else []
+    return [1.0, *norms, *([ratio] if ratio != 1.0 and "embedding" not in frozen else [])]
 
 
 def untied(model: T5ForConditionalGeneration) -> bool:

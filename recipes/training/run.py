@@ -18,8 +18,10 @@ from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan, held_out_plan, task_numbers
 from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
+from recipes.evaluation.saved_model import EXPORT
 from recipes.optimizers.build import build_optimizer
 from recipes.reporting.metrics import MetricsWriter
+from recipes.reporting.model_card import write_card
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.engine import start_engine
@@ -75,13 +77,14 @@ def train(
         return {"state": "stopped", "updates": run.step}
     with clock.phase("export"):
         exported = _take_best(run)
-        export_model(run.engine, run.data.tokenizer, job.run_folder)
+        export_model(run.engine, run.data.tokenizer, decoding_of(run.config), job.run_folder, run.config.model)
         if rank == 0:
             samples = _samples(run, job)
             job.run_folder.write_text("samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
     summary = _summary(run, job) | _outcome(run, exported)
     if rank == 0:
         job.run_folder.write_text("summary.json", json.dumps(summary, indent=1))
+        write_card(job.run_folder, job.run_folder / EXPORT, exported)
     return summary
 
 
@@ -222,6 +225,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
         "zero_stage": run.engine.zero_optimization_stage(),
         "precision": job.precision,
         "num_parameters": _num_parameters(run),
+        "num_trained": _num_parameters(run, trained=True),
         "eval_loss": run.eval_loss,
         "unigram_loss": baseline["held_out_entropy"],
         "unigram_loss_train_fit": baseline["train_unigram"],
@@ -237,5 +241,7 @@ def _summary(run: Training, job: Job) -> dict[str, Any]:
     }
 
 
-def _num_parameters(run: Training) -> int:
-    return sum(getattr(p, "ds_numel", p.numel()) for p in run.engine.module.parameters())
+def _num_parameters(run: Training, trained: bool = False) -> int:
+    """All, or those that are not frozen."""
+    parameters = run.engine.module.parameters()
+    return sum(getattr(p, "ds_numel", p.numel()) for p in parameters if p.requires_grad or not trained)

@@ -6,11 +6,11 @@ from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem
 
 from recipes.planning.activations import TrainedModel, activation_bytes
 from recipes.planning.memory import memory_per_gpu, num_factored_moments
-from recipes.planning.shapes import PUBLISHED
+from recipes.planning.shapes import published_shape
 from recipes.planning.zero import Zero
 from tests.planning.test_shapes import on_meta
 
-BASE = TrainedModel(PUBLISHED["t5-base"])
+BASE = TrainedModel(published_shape("t5-base"))
 SIZE = BASE.shape.num_parameters
 
 
@@ -45,7 +45,7 @@ def test_bytes_per_parameter_by_stage():
     n = 64
     kept = [memory(Zero(stage, persistence_threshold=0), n).states / SIZE for stage in range(4)]
     assert kept == pytest.approx([16, 4 + 12 / n, 2 + 14 / n, 16 / n])
-    fp32 = TrainedModel(PUBLISHED["t5-base"], precision="fp32")
+    fp32 = TrainedModel(published_shape("t5-base"), precision="fp32")
     kept = [memory(Zero(stage, persistence_threshold=0), n, fp32).states / SIZE for stage in range(4)]
     assert kept == pytest.approx([16, 8 + 12 / n, 4 + 16 / n, 16 / n])
 
@@ -59,7 +59,7 @@ def test_the_peak_is_the_worse_of_computing_and_stepping():
 
 def test_checkpointing_keeps_inputs_and_one_layer():
     """By hand, without the classifier and the last norms: 2 bytes of every layer's input, and one encoder layer."""
-    model = TrainedModel(PUBLISHED["t5-base"], gradient_checkpointing=True)
+    model = TrainedModel(published_shape("t5-base"), gradient_checkpointing=True)
     difference = activation_bytes(model, 512, 128, True) - activation_bytes(model, 0, 128, True)
     s, t, d, f, h = 512, 128, 768, 3072, 12
     layer = 2 * 10 * d * s + 8 * d * s + 2 * h * s * s + 2 * f * s
@@ -70,6 +70,15 @@ def test_checkpointing_keeps_inputs_and_one_layer():
 def test_buckets_are_allocated_whole():
     assert memory(Zero(1), 8).buckets == 2 * 500_000_000
     assert memory(Zero(2, reduce_bucket=10**7), 8).buckets == 2 * 2 * 10**7
+
+
+def test_frozen_weights_are_kept_and_nothing_more():
+    n, trained = 16, 1_000_000
+    few = TrainedModel(published_shape("t5-base"), trained=trained)
+    kept = [memory(Zero(stage, persistence_threshold=0), n, few).states for stage in range(4)]
+    weights = [2 * SIZE] * 3 + [2 * SIZE / n]
+    own = [14 * trained, (2 + 12 / n) * trained, 14 / n * trained, 14 / n * trained]
+    assert kept == pytest.approx([a + b for a, b in zip(weights, own, strict=True)])
 
 
 def test_adafactors_moments_are_whole_on_every_gpu_and_adamw_rms_has_adamws():
@@ -93,6 +102,6 @@ def test_one_parameter_after_the_other_needs_less_while_stepping():
 
 @pytest.mark.parametrize("name", ["t5-small", "t5-3b", "google/t5-v1_1-large", "google/byt5-base"])
 def test_adafactor_has_a_moment_for_every_row_column_and_element_of_a_norm(name):
-    parameters = on_meta(PUBLISHED[name]).parameters()
+    parameters = on_meta(published_shape(name)).parameters()
     counted = sum(sum(p.shape) if p.ndim == 2 else p.numel() for p in parameters)
-    assert num_factored_moments(PUBLISHED[name]) == counted
+    assert num_factored_moments(published_shape(name)) == counted

@@ -9,7 +9,7 @@ from recipes.planning.activations import TrainedModel
 from recipes.planning.flops import forward_flops
 from recipes.planning.hardware import hardware_for
 from recipes.planning.prediction import Batch, World, predict
-from recipes.planning.shapes import PUBLISHED, T5Shape
+from recipes.planning.shapes import T5Shape, published_shape
 from recipes.planning.zero import Zero
 
 CPU = {"peak_tflops": 0.05, "memory_gib": 4.0, "inter_gbit": 1.0}
@@ -49,7 +49,7 @@ def test_flops_by_hand():
 
 def test_flops_are_about_two_per_parameter_and_token_of_its_stack():
     """T5-base's published rule of thumb (encoder and decoder each see their own tokens), without the quadratic terms."""
-    shape = PUBLISHED["t5-base"]
+    shape = published_shape("t5-base")
     layers, _ = forward_flops(shape, 1, 1)
     matrices = sum(n for n in shape.parameter_sizes() if n > 1000 and n != shape.vocab_size * shape.d_model)
     assert layers == pytest.approx(2 * matrices, rel=0.001)
@@ -75,7 +75,7 @@ def test_a_prediction_by_hand():
 
 
 def test_only_stage_3s_gathers_hide_and_only_behind_computing():
-    model = TrainedModel(PUBLISHED["t5-base"])
+    model = TrainedModel(published_shape("t5-base"))
     batch = Batch(1024, 20480, 512, 128)
     for stage in range(4):
         alone = predict(model, batch, hardware_for("h100", "bf16"), World(4, 8, Zero(stage)))

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from recipes.config_file import load_config
-from recipes.launching.preflight import prepare
+from recipes.launching.preflight import prepare, write_description
 from recipes.training import evaluation
 from recipes.training.run import train
 from tests.conftest import small_run
@@ -31,6 +31,7 @@ def main(pairs, folder, *stages):
         ]
         arguments = small_run(Path(pairs), Path(folder) / stage, *settings)
         jobs.append(prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)[0])
+        write_description(jobs[-1], "{}")
     ranks.start(_rank, 2, jobs)
 
 

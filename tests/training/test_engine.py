@@ -17,11 +17,16 @@ VOCAB, UPDATES, WEIGHT_DECAY = 60, 6, 0.3
 TOO_SMALL = 1e-300  # as a divisor of the loss it makes every gradient overflow
 
 
-def make_config(stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedding_lr_ratio=1.0, optimizer=None):
+def make_config(
+    stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedding_lr_ratio=1.0, freeze=(), optimizer=None
+):
     return parse_config(
         {
             "run": {"name": "x"},
-            "model": {"shape": {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}},
+            "model": {
+                "shape": {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4},
+                "freeze": freeze,
+            },
             "data": {"source": "pydoc"},
             "schedule": {
                 "peak_lr": 1e-2,

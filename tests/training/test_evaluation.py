@@ -129,3 +129,13 @@ def test_two_workers_say_what_the_exported_model_says_alone(two_workers, stage):
     lines = (folder.parent / "pairs.jsonl").read_text().splitlines()
     held_out = {line["source"]: line["target"] for line in map(json.loads, lines)}
     assert all(held_out[record["source"]] == record["reference"] for record in records)
+
+
+@pytest.mark.parametrize("stage", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 1, 2)), 3])
+def test_two_workers_shards_give_their_export(two_workers, stage, tmp_path):
+    from recipes import export
+
+    run = two_workers(stage)[0] / "small"
+    assert export.main([str(run), "--to", str(tmp_path / "again")]) == 0
+    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / "export" / name).read_bytes()

@@ -42,10 +42,10 @@ def test_tied_or_not(tied):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_saved_model_starts_a_run(tmp_path, tied):
-    from recipes.training.export import _rebuilt
+    from recipes.training.export import rebuilt
 
     model = build(tie_word_embeddings=tied)
-    exported = _rebuilt(model, {name: p.detach().clone() for name, p in model.named_parameters()})
+    exported = rebuilt(model, {name: p.detach().clone() for name, p in model.named_parameters()})
     exported.save_pretrained(tmp_path / "m")
     loaded = build_model(ModelBlock(folder=str(tmp_path / "m"), dropout_rate=0.2), 50, seed=9)
     assert torch.equal(logits(loaded), logits(model))

@@ -7,8 +7,10 @@ import pytest
 from tests.training.programs import result_of
 
 
-def train(name, world, stage, precision, folder, first, last, resume=False):
-    arguments = [world, stage, precision, folder, first, last, f"optimizer={name}", *(["resume"] if resume else [])]
+def train(world, stage, precision, folder, first, last, resume=False, frozen=(), name="adamw"):
+    arguments = [world, stage, precision, folder, first, last, f"optimizer={name}"]
+    arguments += [f"freeze={','.join(frozen)}"] if frozen else []
+    arguments += ["resume"] if resume else []
     return result_of("world_size_cases.py", *arguments)
 
 
@@ -26,12 +28,12 @@ def _slow(name, stage, worlds):
     ids=str,
 )
 def test_the_number_of_workers_changes(name, stage, worlds, tmp_path):
-    whole = train(name, 2, stage, "fp32", tmp_path / "whole", 0, 6)
+    whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6, name=name)
     folder = tmp_path / "changing"
     first, parts = 0, []
     for i, world in enumerate(worlds):
         last = 6 if i + 1 == len(worlds) else first + (2 if i == 0 else 1)
-        parts.append(train(name, world, stage, "fp32", folder, first, last, resume=i > 0))
+        parts.append(train(world, stage, "fp32", folder, first, last, resume=i > 0, name=name))
         first = last
     losses = [loss for part in parts for loss in part["losses"]]
     assert losses == pytest.approx(whole["losses"], rel=1e-5, abs=0)
@@ -43,3 +45,14 @@ def test_the_number_of_workers_changes(name, stage, worlds, tmp_path):
     merged = [text for part in parts for text in part["said"]]
     changes = [] if stage == 0 else pairwise(worlds)
     assert merged == [f"merging the shards of {before} workers for {after}" for before, after in changes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", range(4))
+def test_the_number_of_workers_changes_with_frozen_parts(stage, tmp_path):
+    frozen = ("embedding", "encoder")
+    whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6, frozen=frozen)
+    first = train(2, stage, "fp32", tmp_path / "changing", 0, 3, frozen=frozen)
+    rest = train(1, stage, "fp32", tmp_path / "changing", 3, 6, resume=True, frozen=frozen)
+    assert first["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-5, abs=0)
+    assert rest["decays"] == whole["decays"]

@@ -1,9 +1,9 @@
 """Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
 
-    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [optimizer=NAME]
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [freeze=PART,PART] [optimizer=NAME]
 
 Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
-checkpoint is written to FOLDER after the last one.
+checkpoint is written to FOLDER after the last one. PART: a frozen one.
 """
 
 import json
@@ -20,13 +20,14 @@ from recipes.training.update import run_update
 from tests.training import ranks, test_engine
 
 
-def main(world, stage, precision, folder, first, last, resume, name):
-    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, name)
+def main(world, stage, precision, folder, first, last, resume, frozen, name):
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen, name)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume, name):
-    optimizer = {"name": name}
-    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0, optimizer=optimizer)
+def _rank(rank, world, stage, precision, folder, first, last, resume, frozen, name):
+    config = test_engine.make_config(
+        stage=stage, precision=precision, embedding_lr_ratio=3.0, freeze=frozen, optimizer={"name": name}
+    )
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
@@ -49,6 +50,10 @@ def _rank(rank, world, stage, precision, folder, first, last, resume, name):
         print("RESULT" + json.dumps({"losses": losses, "lrs": lrs, "decays": decays, "said": said}), flush=True)
 
 
+def _given(arguments, key):
+    return next((each.removeprefix(f"{key}=") for each in arguments if each.startswith(f"{key}=")), "")
+
+
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     main(
@@ -58,5 +63,6 @@ if __name__ == "__main__":
         arguments[3],
         *map(int, arguments[4:6]),
         "resume" in arguments,
-        next((each.removeprefix("optimizer=") for each in arguments if each.startswith("optimizer=")), "adamw"),
+        [part for part in _given(arguments, "freeze").split(",") if part],
+        _given(arguments, "optimizer") or "adamw",
     )
