@@ -11,7 +11,6 @@ from recipes.errors import UserError
 _ALL = sorted((Path(__file__).parents[1] / "recipes" / "configs").glob("*.yaml"))
 # Those of sweeps have a test of their own.
 CONFIGS = [path for path in _ALL if not path.name.startswith("sweep_")]
-LOCAL = next(path for path in _ALL if path.name == "local.yaml")
 LOCAL = next(path for path in CONFIGS if path.name == "local.yaml")
 
 

@@ -1,9 +1,9 @@
 """Updates of each optimizer on several ranks at every ZeRO stage, against one process that holds whole parameters.
 
-    python optimizer_cases.py WORLD NAMES [STAGE PRECISION EXTRA]
+    python optimizer_cases.py WORLD NAMES [STAGE PRECISION BLOCKS]
 
-Prints, as JSON, for each optimizer (NAMES, with commas) and stage (0 to 3 in fp32, or STAGE in PRECISION with EXTRA, JSON, as
-deepspeed.extra): how far the weights are off, of the parameter where that is
+Prints, as JSON, for each optimizer (NAMES, with commas) and stage (0 to 3 in fp32, or STAGE in PRECISION with BLOCKS, JSON,
+over the config): how far the weights are off, of the parameter where that is
 worst, as a part of its norm (`off`) and as a part of what the updates changed in it (`off_of_change`); the bytes of
 optimizer state of this rank; the segments that end inside a row; and how far the tensors that DeepSpeed masters are
 from the elements that the layout says they hold.
@@ -32,28 +32,29 @@ SETTINGS = {
 }
 
 
-def main(world, names, stages=STAGES, precision="fp32", extra=None):
-    ranks.start(_rank, world, world, names, stages, precision, extra)
+def main(world, names, stages=STAGES, precision="fp32", changes=None):
+    ranks.start(_rank, world, world, names, stages, precision, changes)
 
 
-def make_config(name, stage, precision, clip_norm=0.5, extra=None):
+def make_config(name, stage, precision, clip_norm=0.5, changes=None):
     config = test_engine.make_config(stage, precision, clip_norm=clip_norm, optimizer={"name": name, **SETTINGS[name]})
     content = config.model_dump(mode="json")
     content["model"]["shape"] |= SHAPE
-    content["deepspeed"]["extra"] = extra or {}
+    for block, values in (changes or {}).items():
+        content[block] |= values
     # So large that what the updates change stands out of what fp32 rounds off.
     content["schedule"]["peak_lr"] = 0.1
     return parse_config(content)
 
 
-def _rank(rank, world, names, stages, precision, extra):
-    results = [_one(rank, world, name, stage, precision, extra) for name in names for stage in stages]
+def _rank(rank, world, names, stages, precision, changes):
+    results = [_one(rank, world, name, stage, precision, changes) for name in names for stage in stages]
     if rank == 0:
         print("RESULT" + json.dumps(results), flush=True)
 
 
-def _one(rank, world, name, stage, precision, extra):
-    config = make_config(name, stage, precision, extra=extra)
+def _one(rank, world, name, stage, precision, changes):
+    config = make_config(name, stage, precision, changes=changes)
     engine, schedule = test_engine.make_engine(config)
     before = test_engine._weights(engine)
     misplaced = 0.0 if name == "adamw" else _misplaced(engine, before)
@@ -62,11 +63,12 @@ def _one(rank, world, name, stage, precision, extra):
         run_update(engine, batches[rank::world], num_tokens)
     after, expected = test_engine._weights(engine), _by_one_process(config, schedule)
     off = {each: float((after[each] - expected[each]).norm()) for each in after}
+    changed = {each: float((expected[each] - before[each]).norm()) for each in after}
     return {
         "name": name,
         "stage": stage,
         "off": max(off[each] / float(expected[each].norm()) for each in after),
-        "off_of_change": max(off[each] / float((expected[each] - before[each]).norm()) for each in after),
+        "off_of_change": max(off[each] / change for each, change in changed.items() if change),
         "state_bytes": _state_bytes(engine),
         "cut_rows": _over_ranks(_num_cut_rows(engine)),
         "misplaced": _over_ranks(misplaced),
@@ -85,7 +87,7 @@ def _by_one_process(config, schedule):
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
     optimizer = _plain_optimizer(config.optimizer, groups)
     for k in range(UPDATES):
-        for group, ratio in zip(optimizer.param_groups, group_lr_ratios(config.optimizer), strict=True):
+        for group, ratio in zip(optimizer.param_groups, group_lr_ratios(config.optimizer, config.model), strict=True):
             group["lr"] = schedule.lr(k) * ratio
         batches, num_tokens = test_engine.micro_batches(k, SIZES)
         optimizer.zero_grad()
