@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         config.model.gradient_checkpointing,
         # A published model's own rate is 0.1.
         dropout=dropout is None or dropout > 0,
+        optimizer=config.optimizer.name,
         trained=shape.num_trained(config.model),
     )
     notes = [f"not looked at: {key}" for key in not_modelled(config.deepspeed)]

@@ -42,6 +42,10 @@ def storage(tmp_path):
             "deepspeed.extra.gradient_clipping is 5 but the recipe sets it to 1.0",
         ),
         (["deepspeed.extra={zero_optimization: {stage: 3}}"], "change deepspeed.zero_stage instead"),
+        (
+            ["optimizer={name: adafactor}", "deepspeed.extra={optimizer: {type: Adam}}"],
+            "deepspeed.extra.optimizer: the optimizer comes from the optimizer block",
+        ),
         (["run.resume=must"], "holds no run"),
         (["model={folder: nowhere}", "data.tokenizer={kind: bytes}"], "nowhere: no config.json there"),
         (["scaling.num_workers=3", "scaling.cpus_per_worker=1000"], "3000 CPU needed, but this machine has"),

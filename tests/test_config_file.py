@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recipes.config_file import all_keys, apply_overrides, differences, load_config, parse_config, read_yaml, to_yaml
 from recipes.errors import UserError
@@ -75,6 +76,16 @@ def test_overrides_are_read_as_yaml(tmp_path):
         ("run.name=a/b", "run.name is 'a/b': string should match pattern"),
         ("optimizer.betas=[0.9, 1.0]", "optimizer: betas [0.9, 1.0] must each be at least 0 and below 1"),
         (
+            "optimizer={name: adafacto}",
+            "optimizer.name is 'adafacto': input should be 'adamw', 'adamw_rms' or 'adafactor'",
+        ),
+        (
+            "optimizer={name: adafactor, betas: [0.9, 0.98]}",
+            "optimizer: betas has no effect with name: adafactor (it belongs to adamw, adamw_rms)",
+        ),
+        ("optimizer.eps2=0.1", "optimizer: eps2 has no effect with name: adamw (it belongs to adafactor)"),
+        ("optimizer={name: adafactor, decay_rate: 0}", "optimizer.decay_rate is 0: input should be greater than 0"),
+        (
             "model={folder: m}",
             "a model from a folder or the hub needs its own token ids: set data.tokenizer to {kind: fol",
         ),
@@ -96,6 +107,46 @@ def test_a_wrong_value_is_refused_in_one_line(override, line):
         load_config(LOCAL, [override])
     assert "\n" not in str(caught.value)
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["deepspeed.offload=optimizer"], "deepspeed.offload works with optimizer.name adamw only, not adamw_rms"),
+        (
+            ["deepspeed.extra={zero_optimization: {offload_optimizer: {device: cpu}}}"],
+            "deepspeed.extra.zero_optimization.offload_optimizer works with optimizer.name adamw only",
+        ),
+    ],
+)
+def test_only_adamw_is_offloaded(overrides, line):
+    load_config(LOCAL, overrides)
+    with pytest.raises(UserError) as caught:
+        load_config(LOCAL, [*overrides, "optimizer={name: adamw_rms}"])
+    assert "\n" not in str(caught.value)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("adamw", {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}),
+        ("adamw_rms", {"betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "min_rms": 1e-3}),
+        (
+            "adafactor",
+            {"decay_rate": 0.8, "clip_threshold": 1.0, "eps1": 1e-30, "eps2": 1e-3, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_every_optimizer_has_its_own_defaults_and_they_are_written_down(name, own):
+    config = load_config(LOCAL, [f"optimizer={{name: {name}}}"])
+    written = yaml.safe_load(to_yaml(config))
+    assert {key: value for key, value in config.optimizer.model_dump().items() if value is not None} == {
+        "name": name,
+        "embedding_lr_ratio": 1.0,
+        **own,
+    }
+    assert parse_config(written) == config
 
 
 @pytest.mark.parametrize(

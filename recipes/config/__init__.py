@@ -72,6 +72,17 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _offload_fits_optimizer(self) -> RunConfig:
+        extra = self.deepspeed.extra.get("zero_optimization")
+        given = [f"extra.zero_optimization.{key}" for key in extra or {} if str(key).startswith("offload_")]
+        given += ["offload"] * (self.deepspeed.offload != "none")
+        if given and self.optimizer.name != "adamw":
+            raise ValueError(
+                f"deepspeed.{given[0]} works with optimizer.name adamw only, not {self.optimizer.name}: remove one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _embedding_ratio_has_an_effect(self) -> RunConfig:
         ratio, model = self.optimizer.embedding_lr_ratio, self.model
         if ratio != 1 and (model.lora is not None or {"embedding", "norms"} <= set(model.freeze)):

@@ -10,13 +10,14 @@ from recipes.planning.shapes import T5Shape
 @dataclass(frozen=True)
 class TrainedModel:
     """A T5 and how it is trained. precision: bf16 (fp32 master weights) or fp32. trained: parameters that the optimizer
-    steps (LoRA's are not part of the shape); None: all."""
+    steps (LoRA's are not part of the shape); None: all. optimizer: as optimizer.name."""
 
     shape: T5Shape
     precision: str = "bf16"
     gradient_checkpointing: bool = False
     dropout: bool = False
     trained: int | None = None
+    optimizer: str = "adamw"
 
     @property
     def num_trained(self) -> int:

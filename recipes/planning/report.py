@@ -18,9 +18,11 @@ def to_text(survey: Survey, notes: list[str]) -> str:
 def _header(survey: Survey) -> list[str]:
     model, batch, hardware = survey.model, survey.batch, survey.hardware
     checkpointing = ", gradient checkpointing" if model.gradient_checkpointing else ""
+    optimizer = "" if model.optimizer == "adamw" else f", {model.optimizer}"
     attention = "" if hardware.fused_attention else ", attention scores kept"
     return [
-        f"model      {model.shape.num_parameters:,} parameters{_trained(model)}, {model.precision}{checkpointing}{attention}",
+        f"model      {model.shape.num_parameters:,} parameters{_trained(model)}, "
+        f"{model.precision}{optimizer}{checkpointing}{attention}",
         f"update     {batch.examples_per_update:,} examples of {batch.source_tokens} + {batch.target_tokens} tokens, "
         f"micro-batches of {batch.micro_batch_tokens:,} tokens at most",
         f"hardware   {survey.gpus_per_node} x {hardware.name} per node: {hardware.peak_tflops:g} TFLOP/s peak, "

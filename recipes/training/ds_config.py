@@ -30,7 +30,10 @@ def deepspeed_config(config: RunConfig, precision: str, scheduler: dict[str, Any
         "zero_optimization": {"stage": stage, "overlap_comm": False, **_offload(config.deepspeed.offload)},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
+        "steps_per_print": 2**31 - 1,
+    }
+    if optimizer.name == "adamw":
+        ours["optimizer"] = {
             "type": "AdamW",
             "params": {
                 "lr": float(config.schedule.peak_lr),
@@ -39,9 +42,9 @@ def deepspeed_config(config: RunConfig, precision: str, scheduler: dict[str, Any
                 "weight_decay": optimizer.weight_decay,
                 "torch_adam": True,
             },
-        },
-        "steps_per_print": 2**31 - 1,
-    }
+        }
+    elif config.deepspeed.extra.get("optimizer") is not None:
+        raise UserError("deepspeed.extra.optimizer: the optimizer comes from the optimizer block; remove this key")
     if scheduler is not None:
         ours["scheduler"] = scheduler
     if config.deepspeed.extra.get("scheduler") is not None and scheduler is None:

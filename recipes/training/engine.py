@@ -7,17 +7,27 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lrsched import Schedule
+from recipes.optimizers.layouts import layouts_of
 from recipes.training.update import NonFiniteGradient
 
 if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
 
+    from recipes.optimizers.segmented import SegmentedOptimizer
+
 
 def start_engine(
-    model: torch.nn.Module, groups: list[dict[str, Any]], ds_config: dict[str, Any], schedule: Schedule
+    model: torch.nn.Module,
+    groups: list[dict[str, Any]],
+    ds_config: dict[str, Any],
+    schedule: Schedule,
+    optimizer: SegmentedOptimizer | None = None,
 ) -> DeepSpeedEngine:
-    """Wrap the model. The process group must exist (Ray Train makes it)."""
+    """Wrap the model. The process group must exist (Ray Train makes it).
+
+    optimizer: of the groups, where ``ds_config`` names none.
+    """
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
@@ -29,10 +39,13 @@ def start_engine(
     held = _hold_back_decay(groups, ds_config)
     engine, *_ = deepspeed.initialize(
         model=model,
+        optimizer=optimizer,
         model_parameters=groups,
         config=ds_config,
         lr_scheduler=None if native else schedule.to_torch,
     )
+    if optimizer is not None:
+        optimizer.bind(layouts_of(engine))
     _give_back_decay(engine, held)
     _record_plain_grad_norm(engine)
     return engine
@@ -42,7 +55,7 @@ def _hold_back_decay(groups: list[dict[str, Any]], ds_config: dict[str, Any]) ->
     """Take the weight decay out of the groups where DeepSpeed makes an update of its own at start.
 
     At stage 0 in bf16 `initialize` steps the optimizer once with zero gradients at the full lr:
-    weight decay would be applied and Adam's counters go to 1. (ZeRO 1 to 3 and fp32 do not.)
+    weight decay would be applied, counters go to 1 and Adafactor's moments to eps1. (ZeRO 1 to 3 and fp32 do not.)
     Returns what `_give_back_decay` needs; empty where there is nothing to do.
     """
     if ds_config["zero_optimization"]["stage"] > 0 or not ds_config["bf16"]["enabled"]:
@@ -60,7 +73,8 @@ def _give_back_decay(engine: DeepSpeedEngine, held: list[float]) -> None:
     for group, weight_decay in zip(inner.param_groups, held, strict=True):
         group["weight_decay"] = weight_decay
     for state in inner.state.values():
-        state["step"].zero_()
+        for value in state.values():
+            value.zero_()
 
 
 def _record_plain_grad_norm(engine: DeepSpeedEngine) -> None:

@@ -1,7 +1,8 @@
 """Loading a checkpoint whose ZeRO shards were cut for another number of workers.
 
 DeepSpeed's universal checkpoint: one rank merges the shards into one file per parameter and
-optimizer state, and every rank takes its new share from those.
+optimizer state, and every rank takes its new share from those. It knows Adam's moments only. What an optimizer
+keeps alike on all ranks instead (`recipes.optimizers.adafactor`) is taken from one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import shutil
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 _TAG = "universal"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ALIKE = "alike.pt"
 
 
 def merge_shards(shards: Path, place: Path) -> None:
@@ -27,6 +30,7 @@ def merge_shards(shards: Path, place: Path) -> None:
 
     shutil.rmtree(place, ignore_errors=True)
     (place / _TAG).mkdir(parents=True)
+    shards = _with_moments(shards, place)
     options = Namespace(
         input_folder=str(shards),
         output_folder=str(place / _TAG),
@@ -41,6 +45,39 @@ def merge_shards(shards: Path, place: Path) -> None:
     # It tells its steps on both streams.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
+
+
+def _with_moments(shards: Path, place: Path) -> Path:
+    """The shards themselves where they hold Adam's moments; else a copy with zeros for those.
+
+    The state that is there instead goes to a file of its own.
+    """
+    files = sorted(shards.glob("*_optim_states.pt"))
+    alike = _states(torch.load(files[0], weights_only=False))[0]
+    if all(key in state for state in alike for key in _MOMENTS):
+        return shards
+    torch.save(alike, place / _ALIKE)
+    copy = place / "shards"
+    copy.mkdir()
+    for path in shards.iterdir():
+        if path not in files:
+            (copy / path.name).symlink_to(path.absolute())
+            continue
+        content = torch.load(path, weights_only=False)
+        for state, master in zip(*_states(content), strict=True):
+            # One zero in the file, however long.
+            state |= dict.fromkeys(_MOMENTS, torch.zeros(1).expand(master.numel()))
+        torch.save(content, copy / path.name)
+    return copy
+
+
+def _states(content: dict[str, Any]) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
+    """Of every flat tensor in a shard its state and its fp32 weights."""
+    shard = content["optimizer_state_dict"]
+    at_stage_3 = "fp32_flat_groups" in shard
+    states = shard["optimizer_state_dict" if at_stage_3 else "base_optimizer_state"]["state"]
+    masters = shard["fp32_flat_groups" if at_stage_3 else "single_partition_of_fp32_groups"]
+    return [states[number] for number in sorted(states)], masters
 
 
 def load_merged(engine: DeepSpeedEngine, place: Path) -> None:
@@ -65,3 +102,19 @@ def load_merged(engine: DeepSpeedEngine, place: Path) -> None:
     for state in engine.basic_optimizer.state.values():
         if isinstance(state.get("step"), torch.Tensor):
             state["step"] = state["step"].clone()
+    if (place / _ALIKE).exists():
+        _take_alike(engine, torch.load(place / _ALIKE))
+
+
+def _take_alike(engine: DeepSpeedEngine, alike: list[dict[str, torch.Tensor]]) -> None:
+    """Put the state that all ranks share in the place of the moments that nobody asked for."""
+    optimizer = engine.basic_optimizer
+    for master, saved in zip(optimizer.layouts, alike, strict=True):
+        optimizer.state[master].clear()
+        optimizer.state[master] |= {
+            key: value if key == "step" else value.to(master.device) for key, value in saved.items()
+        }
+    for parameter in engine.module.parameters():
+        mapping = getattr(parameter, "_hp_mapping", None)
+        if mapping is not None:
+            mapping.optim_fragment = {}

@@ -19,6 +19,7 @@ from recipes.data.plan import batch_plan, held_out_plan, task_numbers
 from recipes.evaluation.generation import decoding_of, spread_evenly
 from recipes.evaluation.metrics import check_own_metrics
 from recipes.evaluation.saved_model import EXPORT
+from recipes.optimizers.build import build_optimizer
 from recipes.reporting.metrics import MetricsWriter
 from recipes.reporting.model_card import write_card
 from recipes.training.checkpoint import Checkpoints
@@ -137,7 +138,8 @@ def _build(
     check_forms(schedule)
     model = build_model(config.model, data.vocab_size, config.run.seed)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
-    engine = start_engine(model, groups, job.ds_config, schedule)
+    optimizer = build_optimizer(groups, config.optimizer, schedule.peak_lr)
+    engine = start_engine(model, groups, job.ds_config, schedule, optimizer)
     seed_rank(config.run.seed, rank)
 
     def say(text: str) -> None:

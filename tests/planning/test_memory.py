@@ -5,9 +5,10 @@ from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
 from recipes.planning.activations import TrainedModel, activation_bytes
-from recipes.planning.memory import memory_per_gpu
+from recipes.planning.memory import memory_per_gpu, num_factored_moments
 from recipes.planning.shapes import published_shape
 from recipes.planning.zero import Zero
+from tests.planning.test_shapes import on_meta
 
 BASE = TrainedModel(published_shape("t5-base"))
 SIZE = BASE.shape.num_parameters
@@ -78,3 +79,29 @@ def test_frozen_weights_are_kept_and_nothing_more():
     weights = [2 * SIZE] * 3 + [2 * SIZE / n]
     own = [14 * trained, (2 + 12 / n) * trained, 14 / n * trained, 14 / n * trained]
     assert kept == pytest.approx([a + b for a, b in zip(weights, own, strict=True)])
+
+
+def test_adafactors_moments_are_whole_on_every_gpu_and_adamw_rms_has_adamws():
+    for stage in range(4):
+        for num_gpus in (1, 16):
+            adafactor = memory(Zero(stage), num_gpus, TrainedModel(BASE.shape, optimizer="adafactor"))
+            scaled = memory(Zero(stage), num_gpus, TrainedModel(BASE.shape, optimizer="adamw_rms"))
+            plain = memory(Zero(stage), num_gpus)
+            assert adafactor.moments == 4 * num_factored_moments(BASE.shape)
+            assert scaled.moments == plain.moments == 8 * SIZE / (num_gpus if stage else 1)
+            assert adafactor.weights == plain.weights
+            assert adafactor.master_weights == plain.master_weights
+            assert adafactor.gradients == plain.gradients
+
+
+def test_one_parameter_after_the_other_needs_less_while_stepping():
+    largest = max(BASE.shape.parameter_sizes())
+    found = memory(Zero(0, reduce_bucket=1), 1, TrainedModel(BASE.shape, optimizer="adafactor"))
+    assert found.step_scratch == 4 * SIZE + 8 * largest
+
+
+@pytest.mark.parametrize("name", ["t5-small", "t5-3b", "google/t5-v1_1-large", "google/byt5-base"])
+def test_adafactor_has_a_moment_for_every_row_column_and_element_of_a_norm(name):
+    parameters = on_meta(published_shape(name)).parameters()
+    counted = sum(sum(p.shape) if p.ndim == 2 else p.numel() for p in parameters)
+    assert num_factored_moments(published_shape(name)) == counted

@@ -7,6 +7,7 @@ import torch
 from lrsched import Schedule, deepspeed_backend
 from recipes.config_file import parse_config
 from recipes.data.batches import MicroBatch
+from recipes.optimizers.build import build_optimizer
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.engine import start_engine
 from recipes.training.model import build_model, group_lr_ratios, parameter_groups
@@ -16,7 +17,9 @@ VOCAB, UPDATES, WEIGHT_DECAY = 60, 6, 0.3
 TOO_SMALL = 1e-300  # as a divisor of the loss it makes every gradient overflow
 
 
-def make_config(stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedding_lr_ratio=1.0, freeze=()):
+def make_config(
+    stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedding_lr_ratio=1.0, freeze=(), optimizer=None
+):
     return parse_config(
         {
             "run": {"name": "x"},
@@ -32,7 +35,7 @@ def make_config(stage=0, precision="fp32", backend="auto", clip_norm=0.5, embedd
                 "decay": {"shape": "cosine", "eta_min": 1e-3},
                 "backend": backend,
             },
-            "optimizer": {"weight_decay": WEIGHT_DECAY, "embedding_lr_ratio": embedding_lr_ratio},
+            "optimizer": {"weight_decay": WEIGHT_DECAY, "embedding_lr_ratio": embedding_lr_ratio, **(optimizer or {})},
             "training": {"precision": precision, "clip_norm": clip_norm},
             "deepspeed": {"zero_stage": stage},
         }
@@ -45,7 +48,8 @@ def make_engine(config):
     model = build_model(config.model, VOCAB, seed=0)
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
     ds_config = deepspeed_config(config, config.training.precision, block)
-    return start_engine(model, groups, ds_config, schedule), schedule
+    optimizer = build_optimizer(groups, config.optimizer, schedule.peak_lr)
+    return start_engine(model, groups, ds_config, schedule, optimizer), schedule
 
 
 def micro_batches(k, sizes=((3, 7, 5), (4, 5, 3))):

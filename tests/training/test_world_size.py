@@ -7,26 +7,33 @@ import pytest
 from tests.training.programs import result_of
 
 
-def train(world, stage, precision, folder, first, last, resume=False, frozen=()):
-    arguments = [world, stage, precision, folder, first, last, *(["resume"] if resume else [])]
-    arguments += [",".join(frozen)] if frozen else []
+def train(world, stage, precision, folder, first, last, resume=False, frozen=(), name="adamw"):
+    arguments = [world, stage, precision, folder, first, last, f"optimizer={name}"]
+    arguments += [f"freeze={','.join(frozen)}"] if frozen else []
+    arguments += ["resume"] if resume else []
     return result_of("world_size_cases.py", *arguments)
 
 
-def _slow(stage, worlds):
-    return pytest.param(stage, worlds, marks=pytest.mark.slow)
+def _slow(name, stage, worlds):
+    return pytest.param(name, stage, worlds, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
-    ("stage", "worlds"), [(3, [2, 1, 2]), *(_slow(stage, [2, 1, 4, 2]) for stage in range(4))], ids=str
+    ("name", "stage", "worlds"),
+    [
+        ("adamw", 3, [2, 1, 2]),
+        *(_slow("adamw", stage, [2, 1, 4, 2]) for stage in range(4)),
+        *(_slow(name, stage, [2, 1, 4]) for name in ("adamw_rms", "adafactor") for stage in range(4)),
+    ],
+    ids=str,
 )
-def test_the_number_of_workers_changes(stage, worlds, tmp_path):
-    whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6)
+def test_the_number_of_workers_changes(name, stage, worlds, tmp_path):
+    whole = train(2, stage, "fp32", tmp_path / "whole", 0, 6, name=name)
     folder = tmp_path / "changing"
     first, parts = 0, []
     for i, world in enumerate(worlds):
         last = 6 if i + 1 == len(worlds) else first + (2 if i == 0 else 1)
-        parts.append(train(world, stage, "fp32", folder, first, last, resume=i > 0))
+        parts.append(train(world, stage, "fp32", folder, first, last, resume=i > 0, name=name))
         first = last
     losses = [loss for part in parts for loss in part["losses"]]
     assert losses == pytest.approx(whole["losses"], rel=1e-5, abs=0)

@@ -1,6 +1,6 @@
 """Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
 
-    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [PART,PART]
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [freeze=PART,PART] [optimizer=NAME]
 
 Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
 checkpoint is written to FOLDER after the last one. PART: a frozen one.
@@ -20,12 +20,14 @@ from recipes.training.update import run_update
 from tests.training import ranks, test_engine
 
 
-def main(world, stage, precision, folder, first, last, resume, frozen):
-    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen)
+def main(world, stage, precision, folder, first, last, resume, frozen, name):
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen, name)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume, frozen):
-    config = test_engine.make_config(stage=stage, precision=precision, embedding_lr_ratio=3.0, freeze=frozen)
+def _rank(rank, world, stage, precision, folder, first, last, resume, frozen, name):
+    config = test_engine.make_config(
+        stage=stage, precision=precision, embedding_lr_ratio=3.0, freeze=frozen, optimizer={"name": name}
+    )
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
@@ -48,6 +50,10 @@ def _rank(rank, world, stage, precision, folder, first, last, resume, frozen):
         print("RESULT" + json.dumps({"losses": losses, "lrs": lrs, "decays": decays, "said": said}), flush=True)
 
 
+def _given(arguments, key):
+    return next((each.removeprefix(f"{key}=") for each in arguments if each.startswith(f"{key}=")), "")
+
+
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     main(
@@ -57,5 +63,6 @@ if __name__ == "__main__":
         arguments[3],
         *map(int, arguments[4:6]),
         "resume" in arguments,
-        arguments[-1].split(",") if arguments[-1][0].isalpha() and arguments[-1] != "resume" else [],
+        [part for part in _given(arguments, "freeze").split(",") if part],
+        _given(arguments, "optimizer") or "adamw",
     )
