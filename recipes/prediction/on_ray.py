@@ -8,7 +8,10 @@ that have no file yet. Nothing but numbers goes through Ray's object store, and 
 
 from __future__ import annotations
 
+import pickle
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -18,12 +21,15 @@ from recipes.config import ScalingBlock
 from recipes.errors import RunFailed, UserError
 from recipes.evaluation.saved_model import EXPORT, is_run
 from recipes.prediction.parts import LOGS, PartsFolder
-from recipes.prediction.pieces import Piece
+from recipes.prediction.pieces import Piece, read_piece
+from recipes.prediction.screening import Screening
 from recipes.prediction.settings import Settings
+from recipes.prediction.writing import with_predictions
 from recipes.storage import Storage
 
 # A piece whose worker dies this often is not the workers' fault.
 _MOST_DEATHS = 3
+_WAY_ON = "; the same command goes on with the parts that are written"
 
 Say = Callable[[str], None]
 
@@ -58,49 +64,74 @@ def _hash(value: Any) -> str:
     return sha256(repr(value).encode()).hexdigest()
 
 
-class _Screener:
-    """Looks for rows that cannot be answered; has a tokenizer and no model."""
+class Worker:
+    """One of Ray Data's pool: called with one piece at a time.
+
+    A fault goes back as a value, because Ray Data passes on little of what is raised.
+    """
 
     def __init__(self, order: Order):
-        from recipes.evaluation.saved_model import model_folder, model_tokenizer
+        self.order = order
+        self._unready = _fault_of(self.prepare)[1]
 
-        self._order = order
-        with model_folder(order.folder) as path:
-            self._tokenizer = model_tokenizer(path)
+    def prepare(self) -> None:
+        """Load what is needed for every piece."""
+
+    def work(self, piece: Piece) -> Any:
+        raise NotImplementedError
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
-        from recipes.prediction.pieces import read_piece
-        from recipes.prediction.screening import Screening
-
         [index] = batch["piece"]
+        result, fault = (
+            (None, self._unready) if self._unready else _fault_of(lambda: self.work(self.order.pieces[index]))
+        )
+        return {"piece": [index], "answer": [pickle.dumps((result, fault))]}
+
+
+def _fault_of(work: Callable[[], Any]) -> tuple[Any, dict[str, Any] | None]:
+    """The result, or what went wrong: in a line, whether it is the user's to mend, and where."""
+    try:
+        return work(), None
+    except Exception as error:
+        line = (str(error).strip() or "no message").splitlines()[0]
+        user = isinstance(error, UserError)
+        line = str(error) if user else f"{type(error).__name__}: {line}"
+        return None, {"user": user, "line": line, "traceback": traceback.format_exc()}
+
+
+class Screener(Worker):
+    """Looks for rows that cannot be answered; has a tokenizer and no model."""
+
+    def prepare(self) -> None:
+        from recipes.evaluation.saved_model import model_folder, model_tokenizer
+
+        with model_folder(self.order.folder) as path:
+            self._tokenizer = model_tokenizer(path)
+
+    def work(self, piece: Piece) -> Screening:
         screening = Screening()
-        screening.look(read_piece(self._order.pieces[index]), self._tokenizer, self._order.settings)
-        return {"piece": [index], "screening": [pickle.dumps(screening)]}
+        screening.look(read_piece(piece), self._tokenizer, self.order.settings)
+        return screening
 
 
-class _Answerer:
-    def __init__(self, order: Order):
+class Answerer(Worker):
+    """Has the model, writes parts, and returns how many texts were cut off."""
+
+    def prepare(self) -> None:
         import torch
 
         from recipes.prediction.predictor import Predictor
 
-        if order.threads is not None:
-            torch.set_num_threads(order.threads)
-        self._order = order
-        self._predictor = Predictor.load(order.folder, order.settings)
+        if self.order.threads is not None:
+            torch.set_num_threads(self.order.threads)
+        self._predictor = Predictor.load(self.order.folder, self.order.settings)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        from recipes.prediction.pieces import read_piece
-        from recipes.prediction.writing import with_predictions
-
-        [index] = batch["piece"]
-        piece, before = self._order.pieces[index], self._predictor.num_truncated
+    def work(self, piece: Piece) -> int:
+        before = self._predictor.num_truncated
         rows = read_piece(piece)
         answers = self._predictor.answers(rows.usable())
-        self._order.output.write(piece.index, with_predictions(rows.table, self._order.column, answers))
-        return {"piece": [index], "truncated": [self._predictor.num_truncated - before]}
+        self.order.output.write(piece.index, with_predictions(rows.table, self.order.column, answers))
+        return self._predictor.num_truncated - before
 
 
 def predict_on_ray(order: Order, scaling: ScalingBlock, overwrite: bool, say: Say, progress: Any) -> dict[str, Any]:
@@ -130,9 +161,9 @@ def predict_on_ray(order: Order, scaling: ScalingBlock, overwrite: bool, say: Sa
     progress.update(sum(order.pieces[index].num_rows for index in done))
     truncated = 0
     left = [piece.index for piece in order.pieces if piece.index not in done]
-    for row in _mapped(_Answerer, order, left, scaling.num_workers, pool):
-        progress.update(order.pieces[row["piece"]].num_rows)
-        truncated += row["truncated"]
+    for index, num_truncated in _mapped(Answerer, order, left, scaling.num_workers, pool):
+        progress.update(order.pieces[index].num_rows)
+        truncated += num_truncated
     order.output.check_whole(order.pieces)
     return {
         "rows": total,
@@ -146,57 +177,46 @@ def predict_on_ray(order: Order, scaling: ScalingBlock, overwrite: bool, say: Sa
 
 
 def _screen(order: Order, num_workers: int, pool: dict[str, Any]) -> None:
-    import pickle
-
-    from recipes.prediction.screening import Screening
-
-    found = {
-        row["piece"]: pickle.loads(row["screening"])
-        for row in _mapped(_Screener, order, [piece.index for piece in order.pieces], num_workers, pool)
-    }
+    indices = [piece.index for piece in order.pieces]
+    found = dict(_mapped(Screener, order, indices, num_workers, pool))
     everything = Screening()
-    for index in sorted(found):
+    for index in indices:
         everything.add(found[index])
     everything.refuse(order.settings)
 
 
 def _mapped(
-    kind: type, order: Order, indices: list[int], num_workers: int, pool: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """What workers of a kind return for each piece, as they get ready."""
+    kind: type[Worker], order: Order, indices: list[int], num_workers: int, pool: dict[str, Any]
+) -> Iterator[tuple[int, Any]]:
+    """The number of each piece and what workers of a kind return for it, as they get ready."""
     if not indices:
         return
     import ray
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.from_items([{"piece": index} for index in indices], override_num_blocks=len(indices))
     workers = ray.data.ActorPoolStrategy(size=min(num_workers, len(indices)), max_tasks_in_flight_per_actor=1)
     mapped = dataset.map_batches(kind, fn_constructor_args=(order,), batch_size=1, compute=workers, **pool)
+    log = f"(log: {order.output.parts}/{LOGS})"
     try:
-        yield from mapped.iter_rows()
+        for row in mapped.iter_rows():
+            result, fault = pickle.loads(row["answer"])
+            if fault is not None:
+                print(fault["traceback"], file=sys.stderr, flush=True)
+                if fault["user"]:
+                    raise UserError(fault["line"])
+                raise RunFailed(
+                    f"a worker failed at {order.pieces[row['piece']].named()}: {fault['line']} {log}{_WAY_ON}"
+                )
+            yield row["piece"], result
+    except ray.exceptions.RayActorError:
+        raise RunFailed(
+            f"a worker died {_MOST_DEATHS + 1} times over: killed, or out of memory (then lower --batch-tokens) {log}{_WAY_ON}"
+        ) from None
     except ray.exceptions.RayError as error:
-        raise _explained(error, order) from None
-
-
-def _explained(error: Exception, order: Order) -> Exception:
-    """The one error that matters, in a line."""
-    import ray
-
-    cause: Any = error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
-        cause = inner
-    if isinstance(cause, UserError):
-        return UserError(str(cause))
-    way_on = f" (log: {order.output.parts}/{LOGS}); the same command goes on with the parts there"
-    if isinstance(cause, ray.exceptions.RayActorError):
-        return RunFailed(
-            f"a worker died {_MOST_DEATHS + 1} times over: killed, or out of memory (then lower --batch-tokens){way_on}"
-        )
-    return RunFailed(
-        f"a worker failed: {type(cause).__name__}: {(str(cause).strip() or 'no message').splitlines()[0]}{way_on}"
-    )
+        line = (str(error).strip() or "no message").splitlines()[0]
+        raise RunFailed(f"Ray failed: {type(error).__name__}: {line} {log}{_WAY_ON}") from None
 
 
 def workers_settings(settings: Settings, use_gpu: bool) -> Settings:

@@ -104,10 +104,13 @@ class PartsFolder:
         except (OSError, pa.ArrowInvalid):
             return 0
 
-    def leave(self) -> None:
-        """Without parts nothing stays, so that a job that was refused leaves no folder."""
-        if not self.parts.exists(_JOB):
+    def drop_if_empty(self) -> None:
+        """A job that was refused before its first part leaves nothing."""
+        names = self.parts.names()
+        if not any(name.startswith("part-") for name in names):
             self.parts.delete_folder(LOGS)
+            if _JOB in names:
+                self.parts.delete_file(_JOB)
 
     def publish(self, about: dict[str, Any], num_parts: int) -> None:
         """Give the folder its name; what killed workers have left in it goes."""

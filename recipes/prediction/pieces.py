@@ -33,6 +33,10 @@ class Piece:
     def num_rows(self) -> int:
         return self.end - self.begin
 
+    def named(self) -> str:
+        """``"a.parquet rows 1 to 128"``"""
+        return f"{self.file.name} rows {self.begin + 1} to {self.end}"
+
 
 def cut(files: list[InputFile], column: str) -> list[Piece]:
     """All rows of all files, in pieces whose sizes depend on the number of rows alone.

@@ -56,8 +56,9 @@ def predict_on_workers(
         with claimed(folder.parts):
             try:
                 numbers = _answered(request, pieces, folder, column, num_workers, cpus_per_worker, overwrite)
-            finally:
-                folder.leave()
+            except UserError:
+                folder.drop_if_empty()
+                raise
         folder.publish(_about(request, column, numbers), len(pieces))
     except Interrupted as stop:
         say(f"stopped; the same command goes on with the parts that are in {folder.parts}")

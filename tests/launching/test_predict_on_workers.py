@@ -70,7 +70,7 @@ def same_as_one_process(place, output):
 
 def workers_of(process):
     children = process.children(recursive=True)
-    return [each for each in children if "_Answerer" in " ".join(each.cmdline())]
+    return [each for each in children if "Answerer" in " ".join(each.cmdline())]
 
 
 def parts_in(folder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from recipes.errors import RunFailed, UserError
 from recipes.evaluation.request import Flag
 from recipes.prediction import pieces as cutting
-from recipes.prediction.on_ray import Order, _Answerer, _Screener
+from recipes.prediction.on_ray import Answerer, Order, Screener
 from recipes.prediction.parts import PartsFolder
 from recipes.prediction.pieces import cut, read_piece
 from recipes.prediction.reading import input_files
@@ -95,18 +96,45 @@ def order(run, tmp_path, small_pieces):
     return Order(request.folder, request.settings, pieces, PartsFolder(str(tmp_path / "out")), "prediction", threads=1)
 
 
+def answered(worker, index):
+    """What a worker says of a piece, and what went wrong."""
+    batch = worker({"piece": [index]})
+    assert batch["piece"] == [index]
+    return pickle.loads(batch["answer"][0])
+
+
+def test_faults_of_workers_come_back_as_lines(order, tmp_path):
+    worker = Answerer(order)
+    write(tmp_path / "in" / "a.parquet", TEXTS[:2])
+    _, fault = answered(worker, 1)
+    assert (fault["user"], fault["line"]) == (True, "--input: a.parquet has changed: 0 rows instead of 3")
+    assert "Traceback" in fault["traceback"]
+    (tmp_path / "in" / "a.parquet").unlink()
+    assert answered(worker, 0)[1]["line"].startswith("--input: a.parquet cannot be read: ")
+    worker._predictor = None
+    write(tmp_path / "in" / "a.parquet", TEXTS)
+    _, fault = answered(worker, 0)
+    assert (fault["user"], fault["line"]) == (
+        False,
+        "AttributeError: 'NoneType' object has no attribute 'num_truncated'",
+    )
+    _, fault = answered(Answerer(replace(order, folder=Storage(tmp_path))), 0)
+    assert fault["user"]
+    assert "neither the folder of a run" in fault["line"]
+
+
 def test_parts_are_the_answers_in_order_whoever_makes_them_when(order, alone, tmp_path):
     assert order.output.begin(order.fingerprint(), overwrite=False) == set()
     for index in (2, 0):
-        assert _Answerer(order)({"piece": [index]}) == {"piece": [index], "truncated": [0]}
+        assert answered(Answerer(order), index) == (0, None)
     # The job is started again; a killed worker left something behind.
     (tmp_path / "out.partial" / "part-0000001.parquet.abc.part").write_text("half")
     assert order.output.begin(order.fingerprint(), overwrite=False) == {0, 2}
     with pytest.raises(RunFailed, match=r"part-0000001\.parquet has 0 rows instead of 3"):
         order.output.check_whole(order.pieces)
-    worker = _Answerer(order)
+    worker = Answerer(order)
     for index in (1, 2):
-        worker({"piece": [index]})
+        assert answered(worker, index) == (0, None)
     order.output.check_whole(order.pieces)
     assert not (tmp_path / "out").exists()
     order.output.publish({"rows": 8}, len(order.pieces))
@@ -122,7 +150,7 @@ def test_parts_are_the_answers_in_order_whoever_makes_them_when(order, alone, tm
 
 def test_parts_of_another_job_are_not_taken(order, tmp_path, folder):
     order.output.begin(order.fingerprint(), overwrite=False)
-    _Answerer(order)({"piece": [0]})
+    answered(Answerer(order), 0)
     shutil.copytree(folder, tmp_path / "retrained")
     os.utime(tmp_path / "retrained" / "model.safetensors")
     others = {
@@ -160,13 +188,13 @@ def test_an_output_is_refused_before_work(order, tmp_path):
 
 
 def test_what_is_found_in_pieces_is_what_is_found_at_once(order, run, tmp_path):
-    import pickle
-
     texts = ["ok", "", "x" * 50, None, "ok", "y" * 60, "ok", " "]
     write(tmp_path / "in" / "a.parquet", texts)
-    screener, everything = _Screener(order), Screening()
+    screener, everything = Screener(order), Screening()
     for piece in order.pieces:
-        everything.add(pickle.loads(screener({"piece": [piece.index]})["screening"][0]))
+        found, fault = answered(screener, piece.index)
+        assert fault is None
+        everything.add(found)
     with pytest.raises(UserError) as error:
         everything.refuse(order.settings)
     assert str(error.value).splitlines() == [

@@ -277,6 +277,19 @@ def test_wrong_files(capsys, run, tmp_path, monkeypatch, arguments, words):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".csv", ".txt"])
+def test_an_input_without_rows(capsys, run, tmp_path, kind):
+    source = tmp_path / f"in{kind}"
+    if kind == ".parquet":
+        pq.write_table(pa.table({"question": pa.array([], pa.string())}), source)
+    else:
+        source.write_text("question\n" if kind == ".csv" else "")
+    assert refused(capsys, run, "--input", source, "--output", tmp_path / "out.parquet") == (
+        "--input: there is not a single row"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
 def test_wrong_models(capsys, run, tmp_path):
     from transformers import GPT2Config
 
