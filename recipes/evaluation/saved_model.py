@@ -81,6 +81,7 @@ def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5F
         UserError: not a T5, no tokenizer, one with more ids than the model has embeddings, no such device, or one that
             does not compute in the precision.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
     from transformers.utils import logging
 
@@ -91,11 +92,14 @@ def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5F
         kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
         if kind not in _KINDS:
             raise UserError(f"{folder} holds a {kind}, not a T5")
-        model = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, weights_only=True
+        model, found = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise UserError(f"{folder}: no model can be loaded: {str(error).splitlines()[0]}") from None
+    if found["missing_keys"]:
+        # transformers would put random numbers there.
+        raise UserError(f"{folder}: its weights lack {', '.join(sorted(found['missing_keys'])[:3])}: not a whole T5")
     tokenizer = model_tokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -301,6 +302,27 @@ def test_wrong_models(capsys, run, tmp_path):
     assert "the run has no export/ yet" in refused(capsys, tmp_path, "a")
     (tmp_path / "config.yaml").write_text("data: {}")
     assert refused(capsys, tmp_path, "a") == f"{tmp_path}/config.yaml is not the config of a run"
+
+
+def test_broken_models(capsys, folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    weights = load_file(model / "model.safetensors")
+    few = {name: weight for name, weight in weights.items() if "layer.0.SelfAttention.q" not in name}
+    save_file(few, model / "model.safetensors", metadata={"format": "pt"})
+    # transformers would put random numbers in their place.
+    assert "its weights lack decoder.block.0.layer.0.SelfAttention.q.weight, encoder." in refused(capsys, model, "a")
+    small = weights | {"decoder.final_layer_norm.weight": weights["decoder.final_layer_norm.weight"][:5].clone()}
+    save_file(small, model / "model.safetensors", metadata={"format": "pt"})
+    assert f"{model}: no model can be loaded: " in refused(capsys, model, "a")
+    (model / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+    assert f"{model}: no model can be loaded: " in refused(capsys, model, "a")
+    shutil.copy(folder / "model.safetensors", model)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").unlink()
+    assert refused(capsys, model, "a") == f"{model}: holds no vocabulary (tokenizer.json or spiece.model)"
 
 
 def test_precision_of_a_bf16_model(folder, tmp_path, monkeypatch):
