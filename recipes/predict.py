@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from recipes.errors import UserError
     from recipes.prediction.settings import read_request
 
     _check_combination(options)
@@ -83,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
         return _print_answers(request, [TextRows(options.texts, "argument", range(1, len(options.texts) + 1))])
     from recipes.prediction.standard_input import line_windows
 
+    if sys.stdin is None:
+        raise UserError("no text: give one as an argument, on standard input, or a file with --input")
     if sys.stdin.isatty():
         _say("one text a line; Ctrl-D ends")
     return _print_answers(request, line_windows(sys.stdin.fileno(), _WINDOW_LINES))

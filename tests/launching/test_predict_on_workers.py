@@ -164,4 +164,28 @@ def test_what_workers_refuse_leaves_nothing(cluster, place, tmp_path):
         assert result.returncode == 2
         assert words in result.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-    time.sleep(0.1)
+
+
+def test_workers_that_die_over_and_over_end_the_job_which_can_go_on(cluster, place):
+    process = subprocess.Popen(
+        command(place, "dying", "--num-workers", "1"), env=cluster, stderr=subprocess.PIPE, text=True
+    )
+    head = psutil.Process(int(cluster["TEST_HEAD_PID"]))
+    with process:
+        wait_until(lambda: parts_in(place / "dying.partial") >= 1, 120)
+        end = time.monotonic() + 150
+        while process.poll() is None:
+            assert time.monotonic() < end
+            for worker in workers_of(head):
+                worker.kill()
+            time.sleep(0.2)
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == (
+        "a worker died 4 times over: killed, or out of memory (then lower --batch-tokens) (log: "
+        f"{place / 'dying.partial'}/logs); the same command goes on with the parts that are written"
+    )
+    assert not (place / "dying").exists()
+    result = predict(place, "dying", cluster, "--num-workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert same_as_one_process(place, "dying")

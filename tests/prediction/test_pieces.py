@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from recipes.errors import RunFailed, UserError
 from recipes.evaluation.request import Flag
@@ -215,3 +216,36 @@ def test_the_first_rows_are_named_and_the_others_counted(order):
         everything.add(Screening(3, 3, bad=[f"row {begin + i} (null)" for i in range(3)]))
     with pytest.raises(UserError, match=r"9 of 9 texts .*: row 1 \(null\), .*, row 5 \(null\) and 4 more; mend them"):
         everything.refuse(order.settings)
+
+
+def test_on_an_object_store_the_output_is_whole_with_its_last_file(order, alone, tmp_path):
+    """Which cannot rename: pyarrow's generic interface, as an s3:// folder has it."""
+    output = PartsFolder(str(tmp_path / "out"))
+    output.output._fs = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    output.output._root = "out"
+    output.parts = output.output
+    assert output.output.local is None
+    stored = replace(order, output=output)
+    output.check(overwrite=False)
+    output.begin(stored.fingerprint(), overwrite=False)
+    worker = Answerer(stored)
+    for index in (2, 1):
+        assert answered(worker, index) == (0, None)
+    # Not whole yet: the same command goes on.
+    output.check(overwrite=False)
+    assert output.begin(stored.fingerprint(), overwrite=False) == {1, 2}
+    assert answered(worker, 0) == (0, None)
+    output.check_whole(stored.pieces)
+    output.publish({}, len(stored.pieces))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "_predictions.json", *(f"part-000000{i}.parquet" for i in range(3))
+    ]  # fmt: skip
+    found = pq.read_table(tmp_path / "out")
+    assert found["prediction"].to_pylist() == [alone(f"say: {text}") for text in TEXTS]
+    with pytest.raises(UserError, match="is there already"):
+        output.check(overwrite=False)
+    # Replaced: from its first new part on it is no longer whole.
+    output.check(overwrite=True)
+    again = replace(stored, settings=replace(stored.settings, prefix=""))
+    assert output.begin(again.fingerprint(), overwrite=True) == set()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_job.json"]
