@@ -14,7 +14,7 @@ from recipes.errors import UserError
 from recipes.evaluation.saved_model import check_t5
 from recipes.launching.chatter import chatter, errors_led_into
 from recipes.launching.claim import claimed
-from recipes.launching.environment import git_commit, installed_version
+from recipes.launching.environment import OF_A_JOB, git_commit, installed_version
 from recipes.launching.launch import Interrupted, signals_raise
 from recipes.launching.ray_cluster import joins_cluster, needed_resources, ray_cluster
 from recipes.prediction.on_ray import Order, predict_on_ray, workers_settings
@@ -47,6 +47,11 @@ def predict_on_workers(
         RunFailed: a worker failed.
     """
     folder = PartsFolder(output)
+    if OF_A_JOB in f"{folder.output.local}/":
+        raise UserError(
+            f"--output {output}: in a Ray job a relative path lies in the job's own copy of the code, which is lost with it; "
+            "give an absolute path that all nodes see, or a URI such as s3://bucket/answers"
+        )
     folder.check(overwrite)
     check_t5(request.folder)
     pieces = cut(input_files(source, request.source_column), column)

@@ -278,6 +278,37 @@ def test_wrong_files(capsys, run, tmp_path, monkeypatch, arguments, words):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--num-workers", "0"], "--num-workers is 0: input should be greater than 0"),
+        (["--num-workers", "two"], "--num-workers is 'two': input should be a valid integer"),
+        (
+            ["--num-workers", "1", "--cpus-per-worker", "-1"],
+            "--cpus-per-worker is -1.0: input should be greater than 0",
+        ),
+        (["--num-workers", "100000"], "100000 CPU needed, but this machine has "),
+        (["--num-workers", "1", "--output", "out.parquet"], "workers write a folder of Parquet files"),
+        (["--num-workers", "1", "--source-column", "qestion"], "has no column 'qestion', did you mean 'question'?"),
+        (["--num-workers", "1", "--input", "absent"], "--input: absent: there is no such file or folder"),
+        (["--num-workers", "1"], "in a Ray job a relative path lies in the job's own copy of the code"),
+    ],
+)
+def test_what_workers_are_refused_before_ray(capsys, run, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    place = tmp_path
+    if arguments == ["--num-workers", "1"]:
+        place = tmp_path / "runtime_resources" / "working_dir_files" / "x"
+        place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    write_input(place / "in.parquet")
+    loaded = {"ray", "torch"} & sys.modules.keys()
+    given = ["--input", "in.parquet", "--output", "out", *arguments]
+    assert words in refused(capsys, run, *given)
+    assert {"ray", "torch"} & sys.modules.keys() == loaded
+    assert [path.name for path in place.iterdir()] == ["in.parquet"]
+
+
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".csv", ".txt"])
 def test_an_input_without_rows(capsys, run, tmp_path, kind):
     source = tmp_path / f"in{kind}"
