@@ -106,7 +106,7 @@ def _origin(block: ModelBlock) -> tuple[str, dict[str, Any]]:
 
 
 def _pretrained_config(block: ModelBlock) -> T5Config:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, T5Config
 
     origin, options = _origin(block)
     try:
@@ -115,7 +115,9 @@ def _pretrained_config(block: ModelBlock) -> T5Config:
         raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
     if config.model_type not in ("t5", "mt5"):
         raise UserError(f"model {origin} is a {config.model_type}, not a T5")
-    config.model_type = "t5"
+    if config.model_type == "mt5":
+        # A T5 v1.1 in all but name: the classifier's input is never scaled, which T5's config takes from this key.
+        config = T5Config.from_dict(config.to_dict() | {"model_type": "t5", "tie_word_embeddings": False})
     if block.dropout_rate is not None:
         config.dropout_rate = block.dropout_rate
     return config

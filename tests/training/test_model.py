@@ -80,3 +80,59 @@ def test_every_parameter_is_in_one_group(tied, ratio):
     assert len(kept) == 2 * 5 + 2 + 2  # norms of two encoder and two decoder layers, final norms, biases
     fast = {names[id(p)] for group in groups if group["lr"] > 1e-3 for p in group["params"]}
     assert fast == (set() if ratio == 1.0 else kept | {"shared.weight"})
+
+
+V1_0 = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
+V1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+# What the families' published config.json differ in; ByT5 has more encoder layers, heads * d_kv is not d_model in all but T5.
+FAMILIES = {
+    "t5": ("t5", V1_0 | {"d_kv": 4, "num_heads": 4}, 50),
+    "t5-v1_1": ("t5", V1_1 | {"d_kv": 4, "num_heads": 6}, 50),
+    "flan-t5": ("t5", V1_1 | {"d_kv": 4, "num_heads": 6, "n_positions": 512, "output_past": True}, 50),
+    "mt5": ("mt5", V1_1 | {"d_kv": 4, "num_heads": 6, "tokenizer_class": "T5Tokenizer"}, 60),
+    "byt5": ("mt5", V1_1 | {"d_kv": 4, "num_heads": 6, "num_layers": 3, "num_decoder_layers": 1}, 384),
+    "codet5": ("t5", V1_0 | {"d_kv": 4, "num_heads": 4, "bos_token_id": 1, "eos_token_id": 2}, 50),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_read_changed_and_written_as_transformers_has_it(tmp_path, family):
+    import json
+
+    from safetensors.torch import save_file
+
+    from recipes.training.export import rebuilt
+
+    kind, settings, vocab_size = FAMILIES[family]
+    names = {"d_model": 16, "d_ff": 24, "num_layers": 2, "model_type": kind, "vocab_size": vocab_size}
+    shape = names | {"decoder_start_token_id": 0, "pad_token_id": 0, "dropout_rate": 0.1} | settings
+    own = {
+        key: value
+        for key, value in shape.items()
+        if key in ModelBlock.model_fields or key in SHAPE or key.startswith("num_")
+    }
+    source = build_model(
+        ModelBlock(
+            shape=own
+            | {"feed_forward_proj": shape["feed_forward_proj"], "tie_word_embeddings": shape["tie_word_embeddings"]}
+        ),
+        vocab_size,
+        seed=2,
+    )
+    # As on the Hub: their own config.json beside the weights.
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(shape | {"is_encoder_decoder": True}))
+    weights = {name: p.detach().clone() for name, p in source.named_parameters()}
+    save_file(weights, tmp_path / "hub" / "model.safetensors", metadata={"format": "pt"})
+
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "hub")
+    ours = build_model(ModelBlock(folder=str(tmp_path / "hub")), vocab_size, seed=0)
+    assert untied(ours) == (settings["feed_forward_proj"] != "relu")
+    assert torch.equal(logits(ours), logits(theirs))
+    optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
+    ours.train()(input_ids=torch.tensor([[3, 4]]), labels=torch.tensor([[5, 1]])).loss.backward()
+    optimizer.step()
+    rebuilt(ours, {name: p.detach().clone() for name, p in ours.named_parameters()}).save_pretrained(tmp_path / "out")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(again), logits(ours))
+    assert not torch.equal(logits(again), logits(theirs))
