@@ -91,6 +91,15 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _compiles(self) -> RunConfig:
+        if self.training.compile and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "training.compile is for ZeRO stages 0 to 2: at stage 3 weights come and go between the layers; "
+                "set deepspeed.zero_stage=2 or training.compile=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _an_example_for_every_worker(self) -> RunConfig:
         workers = self.scaling.max_workers or self.scaling.num_workers
         if self.training.examples_per_update < workers:

@@ -38,6 +38,11 @@ class TrainingBlock(Block):
         True,
         description="Short examples share a row, kept apart by masks: the same gradient with less padding; false: a row each.",
     )
+    compile: bool = Field(
+        False,
+        description="torch.compile: minutes at the start, then fewer seconds per update (docs/models.md). Needs a C++ compiler on "
+        "every node, and ZeRO 0 to 2.",
+    )
     eval_every_steps: Count = Field(500, description="Updates between two evaluations; one always follows the last.")
     log_every_steps: Count = Field(10, description="Updates between two lines of metrics.jsonl.")
     clip_norm: Annotated[Number, Field(ge=0)] = Field(1.0, description="Largest global gradient norm; 0 does not clip.")

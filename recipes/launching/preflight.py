@@ -36,6 +36,7 @@ _FREE_ON_RESUME = (
     "evaluation.",
     "training.micro_batch_tokens",
     "training.packing",
+    "training.compile",
     "checkpoint.",
     "scaling.",
     "report.",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from lrsched import Schedule
+from recipes.errors import UserError
 from recipes.optimizers.layouts import layouts_of
 from recipes.training.update import NonFiniteGradient
 
@@ -49,6 +52,21 @@ def start_engine(
     _give_back_decay(engine, held)
     _record_plain_grad_norm(engine)
     return engine
+
+
+def compile_engine(engine: DeepSpeedEngine) -> None:
+    """Let torch compile the model at its first forward pass, for shapes of any size.
+
+    Raises:
+        UserError: there is no compiler here.
+    """
+    compilers = [os.environ.get("CXX"), "g++", "c++", "clang++"]
+    if not any(name and shutil.which(name) for name in compilers):
+        raise UserError(
+            "training.compile: torch needs a C++ compiler on every node and finds none (g++, c++, clang++, or what CXX names): "
+            "install one, or set training.compile=false"
+        )
+    engine.compile(compile_kwargs={"dynamic": True})
 
 
 def _hold_back_decay(groups: list[dict[str, Any]], ds_config: dict[str, Any]) -> list[float]:

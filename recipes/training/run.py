@@ -24,7 +24,7 @@ from recipes.reporting.metrics import MetricsWriter
 from recipes.reporting.model_card import write_card
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
-from recipes.training.engine import start_engine
+from recipes.training.engine import compile_engine, start_engine
 from recipes.training.evaluation import as_records, predictions
 from recipes.training.export import export_model, load_export
 from recipes.training.job import Job
@@ -140,6 +140,8 @@ def _build(
     groups = parameter_groups(model, config.optimizer, schedule.peak_lr)
     optimizer = build_optimizer(groups, config.optimizer, schedule.peak_lr)
     engine = start_engine(model, groups, job.ds_config, schedule, optimizer)
+    if config.training.compile:
+        compile_engine(engine)
     seed_rank(config.run.seed, rank)
 
     def say(text: str) -> None:
