@@ -32,6 +32,7 @@ _PLAIN_ROWS = 8
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("file", help="Parquet with texts")
@@ -64,11 +65,12 @@ def main() -> None:
 
 def take_turns(ways: dict[str, Callable[[], list[str]]], rounds: int) -> tuple[dict[str, float], dict[str, list[str]]]:
     best, answers = dict.fromkeys(ways, float("inf")), {}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, way in ways.items():
             began = time.perf_counter()
             answers[name] = way()
             best[name] = min(best[name], time.perf_counter() - began)
+            print(f"round {number + 1}: {name}: {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
     return best, answers
 
 

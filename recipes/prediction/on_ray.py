@@ -27,8 +27,10 @@ from recipes.prediction.settings import Settings
 from recipes.prediction.writing import with_predictions
 from recipes.storage import Storage
 
-# A piece whose worker dies this often is not the workers' fault.
-_MOST_DEATHS = 3
+# A piece whose worker dies with each of these tries is not the workers' fault.
+_PIECE_RETRIES = 3
+# Of each worker: nodes come and go in a long job, but one that cannot load its model must not try for ever.
+_WORKER_RESTARTS = 20
 _WAY_ON = "; the same command goes on with the parts that are written"
 
 Say = Callable[[str], None]
@@ -135,7 +137,7 @@ class Answerer(Worker):
 
 
 def predict_on_ray(order: Order, scaling: ScalingBlock, overwrite: bool, say: Say, progress: Any) -> dict[str, Any]:
-    """Answer all pieces on the Ray that is connected, and publish the folder; the numbers of the job.
+    """Answer all pieces on the Ray that is connected; the numbers of the job. The folder is whole then, not published.
 
     progress: takes the number of all texts by reset, of further answered ones by update.
 
@@ -147,8 +149,8 @@ def predict_on_ray(order: Order, scaling: ScalingBlock, overwrite: bool, say: Sa
     pool = {
         "num_cpus": scaling.cpus_per_worker,
         "num_gpus": 1 if scaling.use_gpu else None,
-        "max_restarts": _MOST_DEATHS,
-        "max_task_retries": _MOST_DEATHS,
+        "max_restarts": _WORKER_RESTARTS,
+        "max_task_retries": _PIECE_RETRIES,
     }
     total = sum(piece.num_rows for piece in order.pieces)
     num_files = len({piece.file.path for piece in order.pieces})
@@ -212,7 +214,7 @@ def _mapped(
             yield row["piece"], result
     except ray.exceptions.RayActorError:
         raise RunFailed(
-            f"a worker died {_MOST_DEATHS + 1} times over: killed, or out of memory (then lower --batch-tokens) {log}{_WAY_ON}"
+            f"a worker died over and over: killed, or out of memory (then lower --batch-tokens) {log}{_WAY_ON}"
         ) from None
     except ray.exceptions.RayError as error:
         line = (str(error).strip() or "no message").splitlines()[0]

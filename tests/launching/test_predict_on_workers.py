@@ -173,7 +173,7 @@ def test_workers_that_die_over_and_over_end_the_job_which_can_go_on(cluster, pla
     head = psutil.Process(int(cluster["TEST_HEAD_PID"]))
     with process:
         wait_until(lambda: parts_in(place / "dying.partial") >= 1, 120)
-        end = time.monotonic() + 150
+        end = time.monotonic() + 240
         while process.poll() is None:
             assert time.monotonic() < end
             for worker in workers_of(head):
@@ -182,7 +182,7 @@ def test_workers_that_die_over_and_over_end_the_job_which_can_go_on(cluster, pla
         err = process.stderr.read()
     assert process.returncode == 1
     assert err.splitlines()[-1] == (
-        "a worker died 4 times over: killed, or out of memory (then lower --batch-tokens) (log: "
+        "a worker died over and over: killed, or out of memory (then lower --batch-tokens) (log: "
         f"{place / 'dying.partial'}/logs); the same command goes on with the parts that are written"
     )
     assert not (place / "dying").exists()
