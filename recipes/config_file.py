@@ -180,11 +180,12 @@ def to_yaml(config: RunConfig) -> str:
 
 def differences(old: BaseModel, new: BaseModel) -> dict[str, tuple[Any, Any]]:
     """Dotted fields in which two configs differ -> (old value, new value)."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     return {key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)}
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by dotted key; an empty mapping is a leaf."""
     if not isinstance(value, dict) or not value:
         return {prefix.removesuffix("."): value}
-    return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
+    return {k: v for name, item in value.items() for k, v in flatten(item, f"{prefix}{name}.").items()}

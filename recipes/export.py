@@ -32,52 +32,71 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", help="bf16 or fp32 weights (default: as the run computes)")
     parser.add_argument("--to", metavar="FOLDER", help="where to (default: RUN/export)")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there already")
+    parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face Hub (HF_ENDPOINT), as user/name")
+    parser.add_argument("--private", action="store_true", help="a repository that --push makes is private")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     from recipes.errors import UserError
     from recipes.evaluation.saved_model import EXPORT
+    from recipes.hub import check_push
     from recipes.storage import Storage
     from recipes.training.reexport import read_run_config
 
     # Or DeepSpeed, which transformers imports, warns where there is no GPU.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if options.private and options.push is None:
+        raise UserError("--private needs --push")
     run_folder = Storage(options.run)
     if not run_folder.exists():
         raise UserError(f"{options.run}: there is no such folder")
     config = read_run_config(run_folder)
-    target = str(run_folder / EXPORT) if options.to is None else options.to
-    _make(options, run_folder, config, target)
+    if options.push is not None:
+        check_push(options.push)
+    target = Storage(options.to) if options.to is not None else run_folder / EXPORT
+    if _to_be_made(options, target):
+        _make(options, run_folder, config, target)
+    if options.push is not None:
+        _push(target, options.push, options.private)
     return 0
 
 
-def _make(options: argparse.Namespace, run_folder: Storage, config: RunConfig, target: str) -> None:
+def _to_be_made(options: argparse.Namespace, target: Storage) -> bool:
+    """Not where the run's export is there and only to be pushed."""
+    asked = (options.checkpoint, options.precision, options.to, options.overwrite or None)
+    return options.push is None or asked != (None, None, None, None) or not target.exists("config.json")
+
+
+def _make(options: argparse.Namespace, run_folder: Storage, config: RunConfig, target: Storage) -> None:
     from recipes.errors import UserError, nearest
     from recipes.reporting.model_card import write_card
     from recipes.training.reexport import export_checkpoint
 
     if options.precision is not None and options.precision not in ("bf16", "fp32"):
         raise UserError(f"--precision is '{options.precision}'{nearest(options.precision, ['bf16', 'fp32'])}")
-    place, name = _parts(target)
-    if place.names(name) and not options.overwrite:
+    if target.names() and not options.overwrite:
         raise UserError(f"{target} is there already: give another folder with --to, or --overwrite")
-    place.make_folder()
-    done = export_checkpoint(run_folder, config, options.checkpoint, options.precision, place, name, _say)
-    write_card(run_folder, place / name, done.step, done.precision)
+    done = export_checkpoint(run_folder, config, options.checkpoint, options.precision, *_parts(target), _say)
+    write_card(run_folder, target, done.step, done.precision)
     _say(f"model of update {done.step} in {done.precision}: {target}")
 
 
-def _parts(target: str) -> tuple[Storage, str]:
-    """The folder that a new folder goes into, and its name."""
-    from pathlib import Path
+def _push(target: Storage, name: str, private: bool) -> None:
+    from recipes.hub import push
 
+    with target.on_this_machine() as folder:
+        _say(f"pushed: {push(folder, name, private)}")
+
+
+def _parts(target: Storage) -> tuple[Storage, str]:
+    """The folder that a new folder goes into, and its name."""
     from recipes.storage import Storage
 
-    if "://" in target:
-        parent, _, name = target.rstrip("/").rpartition("/")
-        return Storage(parent), name
-    return Storage(Path(target).absolute().parent), Path(target).absolute().name
+    if target.local is not None:
+        return Storage(target.local.parent), target.local.name
+    parent, _, name = target.uri.rstrip("/").rpartition("/")
+    return Storage(parent), name
 
 
 def _say(text: str) -> None:

@@ -51,13 +51,22 @@ def _parser() -> argparse.ArgumentParser:
     files = parser.add_argument_group("files")
     files.add_argument("--input", metavar="FILE", help=".parquet, .jsonl, .csv, .tsv, .arrow, .txt, or a folder or URI")
     files.add_argument("--source-column", help="column of the texts (default: the run's)")
-    files.add_argument("--output", metavar="FILE", help=".parquet or .jsonl: the input's columns and the predictions")
+    files.add_argument(
+        "--output",
+        metavar="FILE",
+        help=".parquet or .jsonl: the input's columns and the predictions; by workers a folder of .parquet",
+    )
     files.add_argument("--output-column", default="prediction", help="column of the predictions")
+    files.add_argument("--num-workers", metavar="N", help="answer a Parquet input by N workers of Ray (Ray Data)")
+    files.add_argument(
+        "--cpus-per-worker", metavar="N", help="CPUs of each worker, also its torch threads (default: 1)"
+    )
     files.add_argument("--overwrite", action="store_true", help="replace an output that is there already")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    from recipes.errors import UserError
     from recipes.prediction.settings import read_request
 
     _check_combination(options)
@@ -70,13 +79,15 @@ def _run(options: argparse.Namespace) -> int:
         on_bad_row=options.on_bad_row,
     )
     if options.input is not None:
-        return _file(options, request)
+        return _on_workers(options, request) if _wants_workers(options) else _file(options, request)
     from recipes.prediction.rows import TextRows
 
     if options.texts:
         return _print_answers(request, [TextRows(options.texts, "argument", range(1, len(options.texts) + 1))])
     from recipes.prediction.standard_input import line_windows
 
+    if sys.stdin is None:
+        raise UserError("no text: give one as an argument, on standard input, or a file with --input")
     if sys.stdin.isatty():
         _say("one text a line; Ctrl-D ends")
     return _print_answers(request, line_windows(sys.stdin.fileno(), _WINDOW_LINES))
@@ -86,7 +97,7 @@ def _check_combination(options: argparse.Namespace) -> None:
     from recipes.errors import UserError
 
     if options.input is None:
-        for name in ("output", "source_column"):
+        for name in ("output", "source_column", "num_workers", "cpus_per_worker"):
             if getattr(options, name) is not None:
                 raise UserError(
                     f"--{name.replace('_', '-')} needs --input; answers to other texts go to standard output"
@@ -127,6 +138,52 @@ def _print_answers(request: Request, windows: Iterable[TextRows]) -> int:
         sys.stdout.flush()
     _tell_truncated(predictor)
     return 0
+
+
+def _wants_workers(options: argparse.Namespace) -> bool:
+    """Where asked for, and in a cluster for the kind of input they take."""
+    from recipes.data.readers import READERS, suffix_of
+
+    if options.num_workers is not None:
+        return True
+    return bool(os.environ.get("RAY_ADDRESS")) and suffix_of(options.input) not in ({*READERS, ".txt"} - {".parquet"})
+
+
+def _on_workers(options: argparse.Namespace, request: Request) -> int:
+    from recipes.config import ScalingBlock
+    from recipes.config_file import parse_as
+    from recipes.errors import UserError
+    from recipes.evaluation.request import number
+    from recipes.prediction.ray_job import predict_on_workers
+
+    given = {"num_workers": number(options.num_workers), "cpus_per_worker": _decimal(options.cpus_per_worker)}
+    try:
+        scaling = parse_as(ScalingBlock, {key: value for key, value in given.items() if value is not None}, "")
+    except UserError as error:
+        raise UserError(_as_flags(str(error), given)) from None
+    return predict_on_workers(
+        request,
+        options.input,
+        options.output,
+        options.output_column,
+        num_workers=None if options.num_workers is None else scaling.num_workers,
+        cpus_per_worker=scaling.cpus_per_worker,
+        overwrite=options.overwrite,
+        say=_say,
+    )
+
+
+def _decimal(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _as_flags(message: str, keys: Iterable[str]) -> str:
+    for key in keys:
+        message = message.replace(f": {key} is", f"--{key.replace('_', '-')} is")
+    return message
 
 
 def _file(options: argparse.Namespace, request: Request) -> int:

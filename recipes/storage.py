@@ -74,6 +74,16 @@ class Storage:
         """A binary stream to read a file from."""
         return self._fs.open_input_stream(self.path(name), compression=None)
 
+    def open_file(self, name: str):
+        """A binary file to read from at any place."""
+        return self._fs.open_input_file(self.path(name))
+
+    def stamps(self) -> dict[str, tuple[int, int | None]]:
+        """Size in bytes and time of change (ns) of every file below, by relative path."""
+        selector = fs.FileSelector(self._root, allow_not_found=True, recursive=True)
+        found = (info for info in self._fs.get_file_info(selector) if info.is_file)
+        return {info.path[len(self._root) :].lstrip("/"): (info.size, info.mtime_ns) for info in found}
+
     @contextmanager
     def create(self, name: str) -> Iterator[IO[bytes]]:
         """A binary stream to write a file with; on the disk when the block ends. The folder must exist."""

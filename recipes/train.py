@@ -58,26 +58,32 @@ def _run(options: argparse.Namespace) -> int:
 def _train(job: Job) -> int:
     from recipes.errors import RunFailed
     from recipes.launching.environment import environment_json
+    from recipes.launching.followers import Followers
     from recipes.launching.launch import Interrupted, launch
     from recipes.launching.preflight import write_description
     from recipes.launching.terminal import Terminal
-    from recipes.reporting.page import write_report
 
     folder = job.run_folder
     terminal = Terminal(job.schedule.total_steps)
-    way_on = None
+    followers = Followers(job, terminal.say)
+    way_on, end = None, ""
     try:
-        launch(job, terminal, before_training=lambda: write_description(job, environment_json()))
+        launch(
+            job,
+            terminal,
+            before_training=lambda: write_description(job, environment_json()),
+            hear=followers.hear,
+        )
         code, last_words = 0, f"{_early_end(folder)}model: {folder}/export"
     except RunFailed as failure:
         code, last_words = (2 if failure.user else 1), str(failure)
+        end = last_words
         way_on = None if failure.user else _way_on(folder)
     except Interrupted as stop:
-        code = 128 + stop.signum
+        code, end = 128 + stop.signum, f"stopped by {stop}"
         last_words = f"stopped; the same command with run.resume=auto goes on from the last checkpoint in {folder}"
     terminal.close()
-    if folder.exists("metrics.jsonl"):
-        write_report(folder)
+    if followers.end(code, end):
         _say(f"report: {folder}/report.html")
     if way_on is not None:
         _say(way_on)

@@ -12,6 +12,7 @@ from recipes.config.data import DataBlock, MixingBlock, ObjectiveBlock, TaskBloc
 from recipes.config.evaluation import TASK_LOSS, EvaluationBlock, GenerationBlock
 from recipes.config.model import LoraBlock, ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
+from recipes.config.reporting import MlflowBlock, ReportBlock, WandbBlock
 from recipes.config.scaling import ScalingBlock
 from recipes.config.training import CheckpointBlock, DeepSpeedBlock, RunBlock, TrainingBlock
 from recipes.config.values import Block
@@ -26,9 +27,11 @@ __all__ = [
     "GenerationBlock",
     "LoraBlock",
     "MixingBlock",
+    "MlflowBlock",
     "ModelBlock",
     "ObjectiveBlock",
     "OptimizerBlock",
+    "ReportBlock",
     "RunBlock",
     "RunConfig",
     "ScalingBlock",
@@ -37,6 +40,7 @@ __all__ = [
     "TaskBlock",
     "TokenizerBlock",
     "TrainingBlock",
+    "WandbBlock",
 ]
 
 
@@ -56,6 +60,7 @@ class RunConfig(Block):
     deepspeed: DeepSpeedBlock = Field(default_factory=DeepSpeedBlock, description="ZeRO stage and offload.")
     checkpoint: CheckpointBlock = Field(default_factory=CheckpointBlock, description="When to save.")
     scaling: ScalingBlock = Field(default_factory=ScalingBlock, description="Workers and their resources.")
+    report: ReportBlock = Field(default_factory=ReportBlock, description="Where the run can be watched.")
 
     @model_validator(mode="after")
     def _tokenizer_fits_model(self) -> RunConfig:

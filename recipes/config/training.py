@@ -34,6 +34,10 @@ class TrainingBlock(Block):
     micro_batch_tokens: Count = Field(
         4096, description="Most padded tokens (source + target) in one forward and backward pass of one worker."
     )
+    packing: bool = Field(
+        True,
+        description="Short examples share a row, kept apart by masks: the same gradient with less padding; false: a row each.",
+    )
     eval_every_steps: Count = Field(500, description="Updates between two evaluations; one always follows the last.")
     log_every_steps: Count = Field(10, description="Updates between two lines of metrics.jsonl.")
     clip_norm: Annotated[Number, Field(ge=0)] = Field(1.0, description="Largest global gradient norm; 0 does not clip.")

@@ -40,10 +40,15 @@ def pack(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> 
     As few as the budget allows, in that of several orders and cuts that keeps ``multiple`` ranks busy for the fewest
     tokens, computed or waited for.
     """
+    return best_cut(examples, lengths, budget, multiple)[1]
+
+
+def best_cut(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> tuple[int, list[np.ndarray]]:
+    """The tokens that all ranks together compute or wait for, and the micro-batches of `pack`."""
     cuts = [_Cut(order, lengths, budget, multiple) for order in _orders(examples, lengths, budget)]
     fewest = min(cut.num_batches for cut in cuts)
-    best = min((cut for cut in cuts if cut.num_batches == fewest), key=_Cut.even_out)
-    return best.batches()
+    busy, _, best = min((cut.even_out(), i, cut) for i, cut in enumerate(cuts) if cut.num_batches == fewest)
+    return busy, best.batches()
 
 
 def balance(packed: list[np.ndarray], lengths: Lengths, num_ranks: int) -> list[list[np.ndarray]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recipes.config import RunConfig
-from recipes.data.packing import Lengths, balance, pack
+from recipes.data.packing import Lengths
+from recipes.data.rows import Rows, padded_tokens, plan_rows
 from recipes.data.streams import Streams, mixing_rates
 from recipes.data.token_files import TokenSplit
 from recipes.errors import UserError
@@ -21,7 +22,7 @@ from recipes.errors import UserError
 if TYPE_CHECKING:
     from recipes.data.cache import TokenData
 
-MicroBatches = list[list[np.ndarray]]
+MicroBatches = list[list[Rows]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class BatchPlan:
         num_ranks: int,
         where: Callable[[int], str] = "example {}".format,
         tasks: tuple[Sequence[int], np.ndarray] | None = None,
+        packing: bool = False,
     ):
         """
         Args:
@@ -68,6 +70,7 @@ class BatchPlan:
             num_ranks: processes that share the work.
             where: names an example in a message.
             tasks: of a mixture, numbers of examples of every task and their rates.
+            packing: several short examples may share a row.
 
         Raises:
             UserError: an example alone exceeds the budget; fewer examples per update than ranks; no examples.
@@ -85,6 +88,7 @@ class BatchPlan:
         self.examples_per_update = examples_per_update
         self.micro_batch_tokens = micro_batch_tokens
         self.num_ranks = num_ranks
+        self.packing = packing
         self.task_sizes, self.task_rates = tasks or ([len(source_lengths)], np.ones(1))
         self._streams = Streams(self.task_sizes, self.task_rates, seed=seed, examples_per_update=examples_per_update)
 
@@ -110,14 +114,13 @@ class BatchPlan:
         return self._streams.examples(k)
 
     def micro_batches(self, k: int) -> MicroBatches:
-        """For every rank, the index arrays of its micro-batches in update k.
+        """For every rank its micro-batches in update k: rows, each the numbers of its examples.
 
         Every rank gets the same number, because ZeRO 3 communicates in every forward pass. The i-th micro-batches of
         all ranks cost about the same. None is empty if examples_per_update is a multiple of the number of ranks;
         otherwise one may be, when examples are so long that hardly two share a micro-batch.
         """
-        packed = pack(self.examples(k), self.lengths, self.micro_batch_tokens, self.num_ranks)
-        return balance(packed, self.lengths, self.num_ranks)
+        return plan_rows(self.examples(k), self.lengths, self.micro_batch_tokens, self.num_ranks, self.packing)
 
     def target_tokens(self, k: int) -> int:
         """Target tokens of the global batch: what the summed loss of update k is divided by."""
@@ -140,6 +143,7 @@ def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPla
         num_ranks=num_ranks,
         where=train.where,
         tasks=(sizes, mixing_rates(config.data.mixing, texts, sizes)),
+        packing=config.training.packing,
     )
 
 
@@ -176,8 +180,9 @@ def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> li
             micro_batch_tokens=config.training.micro_batch_tokens,
             num_ranks=num_ranks,
             where=where,
+            packing=config.training.packing,
         )
-        plans.append([[examples[batch] for batch in rank] for rank in plan])
+        plans.append([[[examples[row] for row in batch] for batch in rank] for rank in plan])
     return plans
 
 
@@ -188,6 +193,7 @@ def evaluation_plan(
     micro_batch_tokens: int,
     num_ranks: int,
     where: Callable[[int], str] = "held-out example {}".format,
+    packing: bool = False,
 ) -> MicroBatches:
     """For every rank, micro-batches that hold every example exactly once over all ranks.
 
@@ -200,16 +206,15 @@ def evaluation_plan(
     """
     lengths = Lengths(source_lengths, target_lengths)
     _check_budget(lengths, micro_batch_tokens, where)
-    packed = pack(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks)
-    return balance(packed, lengths, num_ranks)
+    return plan_rows(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks, packing)
 
 
 def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths) -> PlanStatistics:
     """Padding and balance over some updates."""
     real, padded, slowest, num = 0, 0, [], 0
     for ranks in plans:
-        costs = [sum(lengths.padded_tokens(batch) for batch in rank) for rank in ranks]
-        real += sum(lengths.real_tokens(batch) for rank in ranks for batch in rank)
+        costs = [sum(padded_tokens(batch, lengths) for batch in rank) for rank in ranks]
+        real += sum(lengths.real_tokens(row) for rank in ranks for batch in rank for row in batch)
         padded += sum(costs)
         slowest.append(max(costs) * len(costs) / max(1, sum(costs)))
         num += len(ranks[0])

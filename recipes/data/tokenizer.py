@@ -246,6 +246,9 @@ def saved_tokenizer(config: TokenizerBlock) -> TextTokenizer:
             f"data.tokenizer.path: {path}: a {type(theirs).__name__} runs in Python only; "
             "one with a tokenizer.json is needed"
         )
+    if theirs.get_vocab().keys() - theirs.get_added_vocab().keys() <= {"▁"}:
+        # transformers makes a tokenizer of special tokens alone where a T5's files are missing.
+        raise UserError(f"data.tokenizer.path: {path}: holds no vocabulary (tokenizer.json or spiece.model)")
     missing = [name for name in ("pad_token", "eos_token") if getattr(theirs, name) is None]
     if missing:
         raise UserError(f"data.tokenizer.path: {path}: has no {' and no '.join(missing)}, which T5 needs")

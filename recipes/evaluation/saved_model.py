@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # A run's model, in its folder.
 EXPORT = "export"
+_KINDS = ("t5", "mt5")
 # What a saved model can be asked to compute in; auto: as saved where the device can, else fp32.
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -37,13 +39,36 @@ def model_folder(folder: Storage) -> Iterator[Path]:
     Raises:
         UserError: there is no model.
     """
+    place = _model_place(folder)
+    with place.on_this_machine() as path:
+        yield path
+
+
+def _model_place(folder: Storage) -> Storage:
     place = folder / EXPORT if is_run(folder) else folder
     if not place.exists("config.json"):
         if is_run(folder):
-            raise UserError(f"{folder}: the run has no {EXPORT}/ yet: it is written when the run ends")
+            raise UserError(
+                f"{folder}: the run has no {EXPORT}/ yet: it is written when the run ends, or from a checkpoint by "
+                f"python -m recipes.export {folder}"
+            )
         raise UserError(f"{folder}: neither the folder of a run (config.yaml) nor of a saved model (config.json)")
-    with place.on_this_machine() as path:
-        yield path
+    return place
+
+
+def check_t5(folder: Storage) -> None:
+    """Whether a run's folder, or a model's, holds a T5 by its config; needs no transformers.
+
+    Raises:
+        UserError: it does not.
+    """
+    place = _model_place(folder)
+    try:
+        kind = json.loads(place.read_text("config.json")).get("model_type")
+    except (ValueError, AttributeError):
+        raise UserError(f"{place}/config.json is not the config of a model") from None
+    if kind not in _KINDS:
+        raise UserError(f"{place} holds a {kind}, not a T5")
 
 
 def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5ForConditionalGeneration, TextTokenizer]:
@@ -56,32 +81,45 @@ def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5F
         UserError: not a T5, no tokenizer, one with more ids than the model has embeddings, no such device, or one that
             does not compute in the precision.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
     from transformers.utils import logging
-
-    from recipes.data.tokenizer import saved_tokenizer
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     place = _device(device)
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
-        if kind not in ("t5", "mt5"):
+        if kind not in _KINDS:
             raise UserError(f"{folder} holds a {kind}, not a T5")
-        model = AutoModelForSeq2SeqLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, weights_only=True
+        model, found = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise UserError(f"{folder}: no model can be loaded: {str(error).splitlines()[0]}") from None
-    try:
-        tokenizer = saved_tokenizer(TokenizerBlock(kind="folder", path=str(folder)))
-    except UserError as error:
-        raise UserError(str(error).removeprefix("data.tokenizer.path: ")) from None
+    if found["missing_keys"]:
+        # transformers would put random numbers there.
+        raise UserError(f"{folder}: its weights lack {', '.join(sorted(found['missing_keys'])[:3])}: not a whole T5")
+    tokenizer = model_tokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} token ids, the model {model.config.vocab_size} embeddings"
         )
     return model.to(place, _dtype(precision, model.dtype, place)).eval(), tokenizer
+
+
+def model_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer of a saved model.
+
+    Raises:
+        UserError: there is none.
+    """
+    from recipes.data.tokenizer import saved_tokenizer
+
+    try:
+        return saved_tokenizer(TokenizerBlock(kind="folder", path=str(folder)))
+    except UserError as error:
+        raise UserError(str(error).removeprefix("data.tokenizer.path: ")) from None
 
 
 def _device(name: str) -> torch.device:

@@ -39,6 +39,25 @@ class Chatter(io.TextIOBase):
 
 
 @contextmanager
+def errors_led_into(folder: Storage) -> Iterator[TextIO]:
+    """For the block, what libraries in C++ write to the standard error goes to the folder's logs/ray.log.
+
+    Yields a stream to what the standard error was, for those who speak to the user.
+    """
+    path = folder.local / NAME if folder.local is not None else Path(os.devnull)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = os.dup(2)
+    with path.open("a") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        with os.fdopen(os.dup(before), "w", buffering=1) as stream:
+            yield stream
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@contextmanager
 def chatter() -> Iterator[Chatter]:
     """For the block, both streams of this process go to a Chatter: Ray's daemons and threads print to either.
 

@@ -33,10 +33,16 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) -> None:
+def launch(
+    job: Job,
+    terminal: Terminal,
+    before_training: Callable[[], None],
+    hear: Callable[[dict[str, Any]], None] = lambda message: None,
+) -> None:
     """Train under Ray; returns when the model is exported.
 
     before_training: called once Ray stands and holds the workers, before anything else is written.
+    hear: told every message of the workers, in their order, on the main thread: it must return at once.
 
     Raises:
         UserError: the cluster cannot hold the workers, its nodes do not fit together, or another job is at work in the
@@ -56,7 +62,7 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
         trainer = _trainer(job, channel)
         outcome = _Outcome()
         threading.Thread(target=outcome.run, args=(trainer,), name=IN_RAY, daemon=True).start()
-        watch = _Watch(outcome.known, channel, terminal, job.config.scaling)
+        watch = _Watch(outcome.known, channel, terminal, job.config.scaling, hear)
         try:
             watch.until_over()
         except Interrupted:
@@ -71,8 +77,16 @@ def launch(job: Job, terminal: Terminal, before_training: Callable[[], None]) ->
 class _Watch:
     """Shows what the workers say while `fit` runs in its thread, and does not wait for ever for workers."""
 
-    def __init__(self, over: threading.Event, channel: Any, terminal: Terminal, scaling: ScalingBlock):
+    def __init__(
+        self,
+        over: threading.Event,
+        channel: Any,
+        terminal: Terminal,
+        scaling: ScalingBlock,
+        hear: Callable[[dict[str, Any]], None],
+    ):
         self._over, self._channel, self._terminal, self._scaling = over, channel, terminal, scaling
+        self._hear = hear
         self.errors: list[dict[str, Any]] = []
         self.training = False
         self.silent = False
@@ -89,6 +103,7 @@ class _Watch:
         messages, silent_s = _messages(self._channel)
         self._mind_silence(silent_s)
         for message in messages:
+            self._hear(message)
             if "metrics" in message:
                 self._terminal.show(message["metrics"])
             elif "say" in message:

@@ -17,6 +17,7 @@ from recipes.errors import UserError
 from recipes.evaluation.metrics import check_own_metrics
 from recipes.launching.environment import OF_A_JOB
 from recipes.storage import Storage
+from recipes.tracking.trackers import check_trackers
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.job import Job
 from recipes.training.manifest import newest_manifest, steps_with_folder
@@ -34,8 +35,10 @@ _FREE_ON_RESUME = (
     "training.max_skipped_updates",
     "evaluation.",
     "training.micro_batch_tokens",
+    "training.packing",
     "checkpoint.",
     "scaling.",
+    "report.",
 )
 
 Say = Callable[[str], None]
@@ -54,6 +57,7 @@ def prepare(
     storage = Storage(config.run.storage_path)
     _check_model_folder(config)
     check_own_metrics(config.evaluation)
+    check_trackers(config)
     if not _counts_epochs(config):
         _parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)

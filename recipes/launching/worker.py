@@ -14,6 +14,7 @@ from typing import Any
 
 from recipes.errors import UserError
 from recipes.launching.channel import BEAT_S
+from recipes.launching.ray_metrics import RayMetrics
 from recipes.training.job import Job
 
 
@@ -31,6 +32,13 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
     if rank == 0:
         threading.Thread(target=_beat, args=(channel,), name="beat", daemon=True).start()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if job.config.scaling.use_gpu else "cpu")
+    watched = RayMetrics(job.config.run.name) if rank == 0 else None
+
+    def publish(message: dict[str, Any]) -> None:
+        if watched is not None:
+            channel.put.remote(message)
+            watched.hear(message)
+
     try:
         imports_from = time.time()
         from ray.train.torch import get_device
@@ -41,7 +49,7 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
             job,
             device=get_device(),
             phases={"start": imports_from - job.started_at, "imports": time.time() - imports_from},
-            publish=(lambda message: channel.put.remote(message)) if rank == 0 else (lambda message: None),
+            publish=publish,
             report=ray.train.report,
             stop_requested=lambda: ray.get(channel.stop_requested.remote()),
             leaving_at=_leaving_at,
@@ -50,6 +58,9 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
         logging.getLogger("recipes").error("worker %d failed", rank, exc_info=True)
         channel.put.remote({"error": describe_error(error, rank, log)})
         raise
+    finally:
+        if watched is not None:
+            watched.end()
 
 
 def _beat(channel: Any) -> None:

@@ -59,6 +59,19 @@ _GPUS = {
 
 KNOWN = [*_GPUS, "cpu"]
 
+# As torch.cuda.get_device_name says it. PCIe variants have other peaks.
+_DEVICE_NAMES = {
+    "NVIDIA A100-SXM4-40GB": "a100-40",
+    "NVIDIA A100-SXM4-80GB": "a100-80",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA B200": "b200",
+    "NVIDIA L4": "l4",
+    "NVIDIA A10G": "a10g",
+    "Tesla V100-SXM2-16GB": "v100",
+    "Tesla V100-SXM2-32GB": "v100",
+}
+
 # Between the 0.13 (T5-base, without compiling) and 0.31 (compiled) of nanoT5 on an A100; docs/planning.md has the list.
 COMPUTE_RATIO = 0.25
 # nccl-tests on A100 reach 230 to 250 of NVLink's 300 GB/s.
@@ -78,6 +91,16 @@ def precision_on(gpu: str, precision: str) -> str:
     if precision == "bf16" and gpu != "cpu" and not has_bf16:
         raise UserError(f"training.precision is bf16, which {gpu} does not have: set training.precision=fp32")
     return precision
+
+
+def peak_flops_of(device_name: str, precision: str) -> float | None:
+    """Dense matmul peak in FLOP/s of the device that torch calls so; None where none is published here."""
+    gpu = _GPUS.get(_DEVICE_NAMES.get(device_name, ""))
+    if gpu is None:
+        return None
+    # Tensor cores are as fast in fp16 as in bf16, on the GPUs that have both.
+    tflops = gpu.fp32_tflops if precision == "fp32" else gpu.bf16_tflops
+    return None if tflops is None else tflops * 1e12
 
 
 def check_known(gpu: str) -> None:

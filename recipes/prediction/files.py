@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from recipes.errors import UserError
 from recipes.prediction.predictor import Predictor
 from recipes.prediction.reading import InputFile, read_rows
 from recipes.prediction.rows import TextRows
@@ -30,6 +31,8 @@ def predict_files(
     for rows in _windows(files):
         fit.look(rows)
         screening.look(rows, predictor.tokenizer, predictor.settings)
+    if not screening.num_rows:
+        raise UserError("--input: there is not a single row")
     screening.refuse(predictor.settings)
     fit.check()
 

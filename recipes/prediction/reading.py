@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +60,21 @@ def read_rows(file: InputFile, num_rows: int) -> Iterator[TextRows]:
     Raises:
         UserError: the file is broken, lacks the column, or that holds something other than text.
     """
-    kind = suffix_of(file.path)
-    try:
-        if kind in (".json", ".jsonl"):
+    with readable(file):
+        if suffix_of(file.path) in (".json", ".jsonl"):
             yield from _json(file, num_rows)
             return
         first = 1
-        for table in _TABLES[kind](file, num_rows):
+        for table in _TABLES[suffix_of(file.path)](file, num_rows):
             yield rows_of_table(file, table, first)
             first += table.num_rows
+
+
+@contextmanager
+def readable(file: InputFile) -> Iterator[None]:
+    """Faults of reading the file in one line."""
+    try:
+        yield
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--input: {file.name} cannot be read: {reason[:300]}") from None

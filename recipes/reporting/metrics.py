@@ -2,7 +2,9 @@
 
 A training line has ``step`` (updates made so far, from 1), ``loss`` (mean nats per target token since
 the line before), ``lr`` (what the last update used), ``grad_norm``, ``tokens`` (source and target
-tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far). A
+tokens since the start of the run), ``tokens_per_s``, ``skipped`` (global batches left out so far),
+``checkpoint_stall_s`` (seconds that updates waited for checkpoints since the line before) and, on a GPU whose peak is
+published, ``mfu`` (model FLOPs utilisation, 0 to 1). A
 skipped update has ``step``, ``skipped_batch`` and ``reason``, a rewind ``step``, ``rewound_from``,
 ``next_batch`` and ``reason``. An evaluation has ``step``, ``eval_loss``,
 ``eval_tokens``, ``eval_s`` and the fields of its metrics; with generated text also ``eval_generated`` (examples) and
@@ -14,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,15 +27,25 @@ from recipes.storage import Storage
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+# Fields that a run made again, or resumed, has other values of; all others are the same, bit for bit.
+TIMED_FIELDS = ("tokens_per_s", "mfu", "checkpoint_stall_s", "eval_s", "eval_generate_s")
 
-# Field of a line -> name of the TensorBoard scalar.
+# Field of a line -> name of the scalar in TensorBoard and other trackers.
 SCALARS = {
     "loss": "train/loss",
     "lr": "train/lr",
     "grad_norm": "train/grad_norm",
     "tokens_per_s": "train/tokens_per_s",
+    "mfu": "train/mfu",
+    "checkpoint_stall_s": "train/checkpoint_stall_s",
     "eval_loss": "eval/loss",
 }
+
+
+def scalars(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a line by the names they have in trackers; without those that were not finite."""
+    tags = SCALARS | {name: f"eval/{name.removeprefix('eval_')}" for name in metric_fields(record)}
+    return {tag: record[name] for name, tag in tags.items() if record.get(name) is not None}
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,13 @@ def read_metrics(run_folder: Storage) -> Metrics:
     Raises:
         StorageError: another line is not a JSON object with a step.
     """
+    return sorted_metrics(read_records(run_folder))
+
+
+def sorted_metrics(records: Iterable[dict[str, Any]]) -> Metrics:
+    """The lines by their kind."""
     metrics = Metrics()
-    for record in _read_records(run_folder):
+    for record in records:
         if "eval_loss" in record:
             metrics.eval.append(record)
         if "loss" in record:
@@ -78,9 +95,9 @@ class MetricsWriter:
     checkpoint is declared whole, or a resume from it would lack the lines before it.
     """
 
-    def __init__(self, run_folder: Storage, resume_step: int):
+    def __init__(self, run_folder: Storage, resume_step: int, tensorboard: bool = True):
         self._folder = run_folder
-        kept = _read_records(run_folder) if resume_step > 0 else []
+        kept = read_records(run_folder) if resume_step > 0 else []
         lines = [_to_line(record) for record in kept if record["step"] <= resume_step]
         # Always a new file, also when nothing is dropped: a writer of an earlier attempt that is not
         # quite dead yet keeps its handle on the old file and can no longer touch this one.
@@ -90,7 +107,8 @@ class MetricsWriter:
         self._stream = None
         if run_folder.local is not None:
             self._stream = (run_folder.local / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
-        self._events = TensorBoardEvents(run_folder / TENSORBOARD_FOLDER, resume_step)
+        self._events = TensorBoardEvents(run_folder / TENSORBOARD_FOLDER, resume_step) if tensorboard else None
+        self._closed = False
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one line. Numbers may be Python's, numpy's or one-element tensors.
@@ -99,7 +117,7 @@ class MetricsWriter:
             ValueError: the record has no ``step``, or the writer is closed.
             TypeError: a value that JSON has no form for.
         """
-        if self._events is None:
+        if self._closed:
             raise ValueError("the metrics writer is closed")
         record = {name: _plain(value) for name, value in record.items()}
         if type(record.get("step")) is not int:
@@ -111,9 +129,8 @@ class MetricsWriter:
         else:
             self._lines.append(line)
             self._unsent = True
-        tags = SCALARS | {name: f"eval/{name.removeprefix('eval_')}" for name in metric_fields(record)}
-        scalars = {tag: record[name] for name, tag in tags.items() if record.get(name) is not None}
-        self._events.write(record["step"], scalars)
+        if self._events is not None:
+            self._events.write(record["step"], scalars(record))
 
     def flush(self) -> None:
         """Make everything written so far outlive this machine's crash."""
@@ -128,13 +145,14 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and let go of the files; a second call does nothing."""
-        if self._events is None:
+        if self._closed:
             return
         try:
             self.flush()
         finally:
-            self._events.close()
-            self._events = None
+            self._closed = True
+            if self._events is not None:
+                self._events.close()
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None
@@ -166,7 +184,8 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _read_records(run_folder: Storage) -> Iterator[dict[str, Any]]:
+def read_records(run_folder: Storage) -> Iterator[dict[str, Any]]:
+    """The lines in their order; see `read_metrics`."""
     if not run_folder.exists(METRICS_FILE):
         return
     *lines, last = run_folder.read_bytes(METRICS_FILE).split(b"\n")

@@ -11,9 +11,11 @@ from typing import Any
 
 from lrsched import Schedule
 from lrsched.errors import ScheduleError
+from recipes.reporting import live_part
 from recipes.reporting import page_parts as parts
 from recipes.reporting.evaluation_part import held_out_metrics
-from recipes.reporting.page_style import FRAME, STYLE
+from recipes.reporting.metrics import Metrics
+from recipes.reporting.page_style import CHART_STYLE, FRAME, STYLE
 from recipes.reporting.pictures import LIGHT, Look, draw_loss, draw_schedule
 from recipes.reporting.run_files import RunFiles, read_run
 from recipes.storage import Storage
@@ -22,18 +24,34 @@ REPORT_FILE = "report.html"
 _MOST_SAMPLES = 8
 
 
-def write_report(run_folder: Storage) -> None:
+def write_report(run_folder: Storage, end: str = "") -> None:
     """Write ``report.html``, ``loss.png`` and ``schedule.png`` into a run's folder.
 
     The run may be in any state: a part whose file is missing or cannot be read says so on the page,
-    and a picture there is nothing to draw for is not written.
+    and a picture there is nothing to draw for is not written. end: why a run without a summary has ended, if that is known.
     """
     run = read_run(run_folder)
     pictures = _pictures(run)
     for name, draw in (("loss.png", pictures.loss), ("schedule.png", pictures.schedule)):
         if draw is not None:
             run_folder.write_bytes(name, draw(LIGHT))
-    run_folder.write_text(REPORT_FILE, _render(run, pictures))
+    body = _body(run, _head(run, end), _curves(run, pictures))
+    run_folder.write_text(REPORT_FILE, FRAME.format(head="", title=parts.text(run.name), style=STYLE, body=body))
+
+
+def write_live_report(run_folder: Storage, metrics: Metrics, now: float, next_s: float) -> None:
+    """Write the ``report.html`` of a run that goes on: a browser reloads it, and its curves cost next to nothing to draw.
+
+    metrics: of the run so far. now: `time.time()`. next_s: seconds until the next version.
+    """
+    run = read_run(run_folder, metrics)
+    frame = FRAME.format(
+        head=live_part.reloads(next_s),
+        title=parts.text(run.name),
+        style=STYLE + CHART_STYLE,
+        body=_body(run, live_part.head(run, now, next_s), live_part.curves(run)),
+    )
+    run_folder.write_text(REPORT_FILE, frame)
 
 
 @dataclass(frozen=True)
@@ -67,27 +85,29 @@ def _pictures(run: RunFiles) -> _Pictures:
     return _Pictures(loss, cache(lambda look: draw_schedule(schedule, total, used, look)))
 
 
-def _render(run: RunFiles, pictures: _Pictures) -> str:
-    body = [
-        _head(run),
-        *(parts.paragraph(problem, "bad") for problem in run.problems),
-        _headline(run),
-        _curves(run, pictures),
-        held_out_metrics(run),
-        _samples(run),
-        _speed(run),
-        _data(run),
-        _settings(run),
-        _origin(run),
-    ]
-    return FRAME.format(title=parts.text(run.name), style=STYLE, body="\n".join(body))
+def _body(run: RunFiles, head: str, curves: str) -> str:
+    return "\n".join(
+        [
+            head,
+            *(parts.paragraph(problem, "bad") for problem in run.problems),
+            _headline(run),
+            curves,
+            held_out_metrics(run),
+            _samples(run),
+            _speed(run),
+            _data(run),
+            _settings(run),
+            _origin(run),
+        ]
+    )
 
 
-def _head(run: RunFiles) -> str:
+def _head(run: RunFiles, end: str) -> str:
     total = run.total_updates
     of_total = f" of {parts.count(total)}" if total else ""
     if not run.summary:
-        words = f"Not finished: no summary yet. Last line of metrics: update {parts.count(run.last_step)}{of_total}."
+        why = f"Ended: {end.rstrip('.')}." if end else "Not finished: no summary yet."
+        words = f"{why} Last line of metrics: update {parts.count(run.last_step)}{of_total}."
     else:
         updates = run.summary.get("updates", run.last_step)
         if run.summary.get("state") == "finished":

@@ -7,7 +7,7 @@ FRAME = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
+{head}<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -95,5 +95,37 @@ pre {
   figure, tr, .numbers > div { break-inside: avoid; }
   body { font-size: 10.5pt; }
   .bar { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
+"""
+
+# Okabe and Ito's colours, the pale ones darker on paper and the dark ones lighter at night.
+CHART_STYLE = """
+:root {
+  --c1: #0072b2; --c2: #d55e00; --c3: #009e73; --c4: #b8578f; --c5: #b57f00; --c6: #3a9bd9; --c7: #1f2328; --c8: #7a7a00;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --c1: #4aa3df; --c2: #f28e4b; --c3: #2fc79a; --c4: #e29ac4; --c5: #e6a800; --c6: #9ad4f5; --c7: #e6e8eb; --c8: #d6d04a;
+  }
+}
+.c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
+.c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--c7); } .c8 { --c: var(--c8); }
+.plot polyline, .runs polyline { fill: none; stroke: var(--c); stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.plot polyline.dot { stroke-width: 8; stroke-linecap: round; stroke-dasharray: none; }
+.grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
+.chart { margin: 1.5rem 0 2.25rem; }
+.chart figcaption { font-weight: 600; margin-bottom: .6rem; }
+.chart figcaption .faint { font-weight: 400; font-size: .85rem; }
+.plot { position: relative; height: 15rem; margin: 0 1.9rem 0 3.6rem; border-bottom: 1px solid var(--faint); }
+.plot svg { display: block; width: 100%; height: 100%; overflow: visible; clip-path: inset(-2px -8px -1px); }
+.plot span, .plot b, .xname { position: absolute; font-size: .8rem; line-height: 1; white-space: nowrap; color: var(--faint); }
+.plot .y { right: calc(100% + .5rem); transform: translateY(50%); }
+.plot .x { top: calc(100% + .45rem); transform: translateX(-50%); }
+.plot .end { left: calc(100% + .4rem); transform: translateY(50%); color: var(--c); font-weight: 700; }
+.xname { position: static; margin: 1.5rem 1.9rem 0 3.6rem; text-align: right; }
+.worded .plot, .worded .xname { margin-right: 8.5rem; }
+@media (max-width: 40rem) {
+  .plot, .xname { margin-left: 3.2rem; }
+  .worded .plot, .worded .xname { margin-right: 7rem; }
 }
 """

@@ -207,13 +207,13 @@ def _label_ends(axes: Axes, look: Look, labels: list[tuple[float, str, str, str]
     wanted = [to_axes.transform((axes.get_xlim()[1], height))[1] for height, *_ in labels]
     # The height of one label as a share of the axes, which take about 0.72 of the picture.
     room = (2.7 if two_lines else 1.5) * look.points / 72 / (look.inches[1] * 0.72)
-    for height, (_, name, value, colour) in zip(_apart(wanted, room), labels, strict=True):
+    for height, (_, name, value, colour) in zip(apart(wanted, room), labels, strict=True):
         text = f"{name}\n{value}" if two_lines else f"{name} {value}"
         axes.annotate(text, (1.0, height), (9, 0), xycoords="axes fraction", va="center", color=colour,
                       textcoords="offset points", linespacing=1.15, fontweight="bold")  # fmt: skip
 
 
-def _apart(heights: list[float], room: float) -> list[float]:
+def apart(heights: list[float], room: float) -> list[float]:
     """Ascending heights, moved as little as possible until neighbours are ``room`` apart.
 
     Labels that would touch become one block around the mean of their heights.

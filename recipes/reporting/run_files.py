@@ -45,7 +45,8 @@ class RunFiles:
         return found if type(found) is int and found > 0 else None
 
 
-def read_run(run_folder: Storage) -> RunFiles:
+def read_run(run_folder: Storage, metrics: Metrics | None = None) -> RunFiles:
+    """metrics: where they are known already; None: the folder's."""
     run = RunFiles(name=str(run_folder).rstrip("/").rsplit("/", 1)[-1])
     run.config_text = _text_of(run_folder, "config.yaml", run)
     run.ds_config_text = _text_of(run_folder, "ds_config.json", run)
@@ -55,7 +56,7 @@ def read_run(run_folder: Storage) -> RunFiles:
     samples = _parsed(_text_of(run_folder, "samples.json", run), "samples.json", json.loads, list, run)
     run.samples = [sample for sample in samples if isinstance(sample, dict)]
     try:
-        run.metrics = read_metrics(run_folder)
+        run.metrics = read_metrics(run_folder) if metrics is None else metrics
     except StorageError as error:
         run.problems.append(str(error))
     run.name = str(run.setting("run.name") or run.name)

@@ -36,7 +36,7 @@ def write_report(sweep: Sweep, answer: Answer, winner_yaml: str) -> None:
         _trials(answer),
         _settings(sweep, winner_yaml),
     ]
-    page = FRAME.format(title=parts.text(sweep.config.sweep.name), style=STYLE + _STYLE, body="\n".join(body))
+    page = FRAME.format(head="", title=parts.text(sweep.config.sweep.name), style=STYLE + _STYLE, body="\n".join(body))
     sweep.folder.write_text(REPORT, page)
 
 

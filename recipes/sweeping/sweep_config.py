@@ -139,6 +139,14 @@ class SweepConfig(Block):
             raise ValueError(f"{stopping} does not go with a sweep: its rungs say which trials end early; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _watched_as_a_sweep(self) -> SweepConfig:
+        trackers = [name for name in self.base.report.to if name != "tensorboard"]
+        if trackers or any(key.startswith("report.") for key in self.space):
+            named = f"report.to {trackers}" if trackers else "a report. key in the space"
+            raise ValueError(f"{named} does not go with a sweep, which has a report of its own; leave it out")
+        return self
+
 
 def load_sweep(path: str | Path, overrides: list[str] = ()) -> SweepConfig:
     """Read a sweep's YAML, with ``key=value`` overrides such as ``sweep.num_trials=8`` or ``base.run.seed=3``.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.errors import UserError
 from recipes.launching.ray_cluster import needed_resources
+from recipes.launching.ray_metrics import RayMetrics
 from recipes.launching.worker import describe_error, set_up_logging
 from recipes.sweeping.scoring import RungScore, RungScorer, Scoring
 from recipes.training.job import Job
@@ -121,7 +122,11 @@ def _train(
         held[:] = [run]
         scorer(run)
 
+    watched = RayMetrics(name_of_sweep(order.job), order.name) if rank == 0 else None
+
     def publish(message: dict[str, Any]) -> None:
+        if watched is not None:
+            watched.hear(message)
         if rank == 0 and "loss" in message.get("metrics", {}):
             board.put.remote({"run": order.name, "metrics": message["metrics"]})
 
@@ -150,7 +155,14 @@ def _train(
         ray.get(board.put_failure.remote(order.name, step(), _in_one_line(error, rank, log)))
         raise
     finally:
+        if watched is not None:
+            watched.end()
         _release(held)
+
+
+def name_of_sweep(job: Job) -> str:
+    """Its trials lie in SWEEP/trials, its final seeds in SWEEP/final."""
+    return job.config.run.storage_path.rstrip("/").split("/")[-2]
 
 
 def _decision(board: Any, name: str, step: int) -> bool:

@@ -26,6 +26,7 @@ from recipes.training.model import group_lr_ratios
 from recipes.training.notices import Notices, Order
 from recipes.training.spikes import Skips, TooManySkipped
 from recipes.training.update import UpdateResult, run_update
+from recipes.training.utilisation import Utilisation
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -41,12 +42,17 @@ class ScheduleMismatch(RuntimeError):
 
 @dataclass
 class Window:
-    """What has been summed up since the last line of metrics, and the tokens since the start."""
+    """What has been summed up since the last line of metrics, and the tokens since the start.
+
+    flops: of the updates, where the run has a `Utilisation`. stall_s: of updates that waited for a checkpoint.
+    """
 
     loss_sum: float = 0.0
     target_tokens: int = 0
     window_tokens: int = 0
     seconds: float = 0.0
+    flops: float = 0.0
+    stall_s: float = 0.0
     total_tokens: int = 0
 
 
@@ -58,7 +64,7 @@ class Training:
     after_update: called on all ranks after every update, once its evaluation is done and before its checkpoint.
     forget: drops the metrics after an update, on rank 0. say: to the terminal. held_out_batches: this rank's, by task. write, flush: the metrics file, on rank 0.
     report: Ray Train's, on all ranks. update_tokens: real tokens since this process began. lr_tolerance: what the lr in use
-    may be off by, as a part of the peak. evaluated: the last evaluation's numbers; signatures: of sacreBLEU, in the
+    may be off by, as a part of the peak. utilisation: where the devices' peak is known. evaluated: the last evaluation's numbers; signatures: of sacreBLEU, in the
     last one with generated text.
     """
 
@@ -86,6 +92,7 @@ class Training:
     update_tokens: int = 0
     last_update_s: float = 0.0
     lr_tolerance: float = TOLERANCE
+    utilisation: Utilisation | None = None
 
     @property
     def rank(self) -> int:
@@ -181,6 +188,9 @@ def _count(run: Training, position: int, update: UpdateResult, target_tokens: in
     window.window_tokens += real_tokens
     window.total_tokens += real_tokens
     run.update_tokens += real_tokens
+    if run.utilisation is not None:
+        lengths, examples = run.plan.lengths, run.plan.examples(position)
+        window.flops += run.utilisation.flops(lengths.source[examples], lengths.target[examples])
 
 
 def _skip(run: Training, position: int, what: str) -> None:
@@ -241,7 +251,10 @@ def _log(run: Training, update: UpdateResult) -> None:
         "tokens_per_s": window.window_tokens / window.seconds,
         "epoch": (run.step + run.skips.num_batches) / run.plan.updates_per_epoch,
         "skipped": run.skips.num_batches,
+        "checkpoint_stall_s": window.stall_s,
     }
+    if run.utilisation is not None:
+        record["mfu"] = run.utilisation.mfu(window.flops, window.seconds)
     run.window = Window(total_tokens=window.total_tokens)
     run.write(record)
 
@@ -285,12 +298,14 @@ def held_out_now(run: Training) -> ForcedScores:
 
 def save(run: Training) -> None:
     """Checkpoint now: with this rank's bookkeeping, so that a resumed run logs what this one would."""
+    before = run.clock.seconds.get("checkpoint", 0.0)
     with run.clock.phase("checkpoint"):
         run.flush()
         window = replace(run.window, loss_sum=float(run.window.loss_sum))
         counters = asdict(window) | {"skips": run.skips.state(), "best": run.best.state()}
         counters |= {"evaluated": run.evaluated, "signatures": run.signatures}
         run.checkpoints.save(run.engine, run.step, counters, best_step=run.best.step)
+    run.window.stall_s += run.clock.seconds["checkpoint"] - before
 
 
 def restore(run: Training) -> bool:

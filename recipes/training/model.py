@@ -43,7 +43,9 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
         add_lora(model, block.lora, seed)
     freeze(model, block.freeze)
     if block.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Its name since transformers 5.23; the older one warns there.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     model.config.use_cache = False
     return model.train()
 
@@ -84,9 +86,10 @@ def _shape_config(shape: ShapeBlock, vocab_size: int) -> T5Config:
 
 def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
     import torch
-    from transformers import T5ForConditionalGeneration
 
-    model = T5ForConditionalGeneration(_shape_config(shape, vocab_size))
+    from recipes.training.packed_t5 import PackedT5
+
+    model = PackedT5(_shape_config(shape, vocab_size))
     if not shape.tie_word_embeddings:
         # transformers 5 ties every T5 it builds and unties on loading when the file holds two
         # matrices. The classifier gets T5X's scale: with the embedding's (1.0) the first logits
@@ -120,14 +123,15 @@ def _pretrained_config(block: ModelBlock) -> T5Config:
 
 def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
     import torch
-    from transformers import T5ForConditionalGeneration
     from transformers.utils import logging
+
+    from recipes.training.packed_t5 import PackedT5
 
     logging.disable_progress_bar()
     origin, options = _origin(block)
     config = _pretrained_config(block)
     try:
-        return T5ForConditionalGeneration.from_pretrained(
+        return PackedT5.from_pretrained(
             origin,
             config=config,
             dtype=torch.float32,

@@ -84,6 +84,7 @@ def export_checkpoint(
     with torch.no_grad(), local_copy(run_folder, manifests.folder_name(manifest.step)) as folder:
         weights = checkpoint_weights(folder / _SHARDS, manifest.zero_stage, trained_in=trained_in, wanted=wanted)
     has_own_classifier = "lm_head.weight" in weights
+    place.make_folder()
     t5 = _model_config(run_folder, config, vocab_size=len(weights["shared.weight"]))
     module = skeleton(t5, has_own_classifier)
     if config.model.lora is not None:

@@ -31,6 +31,7 @@ from recipes.training.job import Job
 from recipes.training.loop import Training, restore, seed_rank, train_updates
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.notices import Notices, never, no_deadline
+from recipes.training.utilisation import utilisation_of
 
 
 def train(
@@ -46,7 +47,8 @@ def train(
 ) -> dict[str, Any]:
     """Train to the last update and export; every rank calls it in an existing process group.
 
-    device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text} or {"metrics": record}).
+    device: what Ray gave this worker. publish: takes messages for the terminal ({"say": text}, {"metrics": record}, or
+    {"started": updates made} when training begins).
     report: Ray Train's report, called by all ranks after each evaluation.
     stop_requested, leaving_at: see notices.py. after_update: see `Training`; it may raise to end the run.
     Returns the run's summary; of a run that was asked to stop only its state and updates.
@@ -68,7 +70,7 @@ def train(
     with contextlib.closing(_Metrics(job, run.step, publish)) if rank == 0 else contextlib.nullcontext() as metrics:
         if rank == 0:
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
-        publish({"started": True})
+        publish({"started": run.step})
         finished = train_updates(run)
     if run.stops_early:
         publish({"say": _why_stopped(run)})
@@ -97,7 +99,11 @@ class _Metrics:
 
     def __init__(self, job: Job, step: int, publish: Callable[[dict[str, Any]], None]):
         self._job, self._publish = job, publish
-        self._writer = MetricsWriter(job.run_folder, resume_step=step)
+        self._writer = self._new_writer(step)
+
+    def _new_writer(self, step: int) -> MetricsWriter:
+        tensorboard = "tensorboard" in self._job.config.report.to
+        return MetricsWriter(self._job.run_folder, resume_step=step, tensorboard=tensorboard)
 
     def write(self, record: dict[str, Any]) -> None:
         self._writer.write(record)
@@ -109,7 +115,7 @@ class _Metrics:
     def forget(self, step: int) -> None:
         """Drop everything after an update: training goes back there."""
         self._writer.close()
-        self._writer = MetricsWriter(self._job.run_folder, resume_step=step)
+        self._writer = self._new_writer(step)
 
     def close(self) -> None:
         self._writer.close()
@@ -158,6 +164,7 @@ def _build(
         report=report,
         say=say,
         clock=clock,
+        utilisation=utilisation_of(engine.module, engine.device, job.precision, world_size),
         lr_tolerance=block_tolerance(job.ds_config["scheduler"]) if "scheduler" in job.ds_config else TOLERANCE,
     )
 

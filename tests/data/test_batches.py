@@ -19,10 +19,23 @@ def split(tmp_path):
 def test_tensors_of_two_examples(split):
     batch = collate(split, np.array([0, 1]), pad_id=0)
     assert batch.input_ids.tolist() == [[5, 6, 1], [7, 1, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.source_examples.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.target_examples.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch.labels.tolist() == [[8, 1, -100, -100], [9, 9, 9, 1]]
     assert batch.decoder_input_ids.tolist() == [[0, 8, 1, 0], [0, 9, 9, 9]]
-    assert {tensor.dtype for tensor in vars(batch).values()} == {torch.int64}
+    assert not batch.packed
+    assert {value.dtype for value in vars(batch).values() if isinstance(value, torch.Tensor)} == {torch.int64}
+
+
+def test_a_row_of_two_examples(split):
+    batch = collate(split, [np.array([1, 0]), np.array([0])], pad_id=0)
+    assert batch.packed
+    assert batch.input_ids.tolist() == [[7, 1, 5, 6, 1], [5, 6, 1, 0, 0]]
+    assert batch.source_examples.tolist() == [[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]]
+    assert batch.labels.tolist() == [[9, 9, 9, 1, 8, 1], [8, 1, -100, -100, -100, -100]]
+    assert batch.target_examples.tolist() == [[1, 1, 1, 1, 2, 2], [1, 1, 0, 0, 0, 0]]
+    # Every example begins with the padding id, whatever stood before it.
+    assert batch.decoder_input_ids.tolist() == [[0, 9, 9, 9, 0, 8], [0, 8, 1, 0, 0, 0]]
 
 
 def test_padding_is_no_wider_than_needed(split):
@@ -51,7 +64,7 @@ def test_an_empty_micro_batch_adds_nothing_to_loss_and_gradient(split):
     model = T5ForConditionalGeneration(T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     batch = collate(split, np.array([], int), pad_id=0)
     logits = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=batch.decoder_input_ids
+        input_ids=batch.input_ids, attention_mask=batch.source_examples, decoder_input_ids=batch.decoder_input_ids
     ).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum")
     loss.backward()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.data.plan import BatchPlan, evaluation_plan
+from recipes.data.rows import padded_tokens
 from recipes.errors import UserError
 from tests.data.corpus import shared_data
 
@@ -19,15 +20,16 @@ def lengths(num: int, seed: int, longest: int = 60) -> tuple[np.ndarray, np.ndar
     return draw.integers(1, longest, num).astype(np.int32), draw.integers(1, longest, num).astype(np.int32)
 
 
-def plan(num=500, data_seed=0, *, longest=60, seed=7, examples=32, budget=600, ranks=2) -> BatchPlan:
+def plan(num=500, data_seed=0, *, longest=60, seed=7, examples=32, budget=600, ranks=2, packing=True) -> BatchPlan:
     source, target = lengths(num, data_seed, longest)
     return BatchPlan(
-        source, target, seed=seed, examples_per_update=examples, micro_batch_tokens=budget, num_ranks=ranks
-    )
+        source, target, seed=seed, examples_per_update=examples, micro_batch_tokens=budget, num_ranks=ranks,
+        packing=packing,
+    )  # fmt: skip
 
 
 def flat(ranks) -> list[int]:
-    return sorted(int(i) for rank in ranks for batch in rank for i in batch)
+    return sorted(int(i) for rank in ranks for batch in rank for row in batch for i in row)
 
 
 @SETTINGS
@@ -43,10 +45,10 @@ def test_the_stream_is_one_permutation_after_the_other(num, examples, seed):
 @SETTINGS
 @given(
     num=st.integers(1, 300), examples=st.integers(8, 80), ranks=st.integers(1, 8), budget=st.integers(120, 3000),
-    data_seed=st.integers(0, 1000), k=st.integers(0, 50),
+    data_seed=st.integers(0, 1000), k=st.integers(0, 50), packing=st.booleans(),
 )  # fmt: skip
-def test_an_update_whatever_the_ranks_and_the_budget(num, examples, ranks, budget, data_seed, k):
-    mine = plan(num, data_seed, examples=examples, budget=budget, ranks=ranks)
+def test_an_update_whatever_the_ranks_and_the_budget(num, examples, ranks, budget, data_seed, k, packing):
+    mine = plan(num, data_seed, examples=examples, budget=budget, ranks=ranks, packing=packing)
     batches = mine.micro_batches(k)
     # The same examples as one rank with a huge budget, each as often.
     assert flat(batches) == sorted(plan(num, data_seed, examples=examples, budget=10**6, ranks=1).examples(k).tolist())
@@ -55,20 +57,27 @@ def test_an_update_whatever_the_ranks_and_the_budget(num, examples, ranks, budge
     for rank in batches:
         for batch in rank:
             if len(batch):
-                longest = mine.lengths.source[batch].max() + mine.lengths.target[batch].max()
-                assert len(batch) * longest <= budget
+                longest = [max(side[row].sum() for row in batch) for side in (mine.lengths.source, mine.lengths.target)]
+                assert len(batch) * sum(longest) <= budget
+                assert packing or {len(row) for row in batch} == {1}
     if examples % ranks == 0:
         assert all(len(batch) for rank in batches for batch in rank)
     assert mine.target_tokens(k) == sum(
-        mine.lengths.target[batch].sum() for rank in batches for batch in rank if len(batch)
+        mine.lengths.target[row].sum() for rank in batches for batch in rank for row in batch
     )
 
 
 @SETTINGS
-@given(num=st.integers(0, 200), ranks=st.integers(1, 8), budget=st.integers(120, 3000), data_seed=st.integers(0, 1000))
-def test_evaluation_takes_every_example_once(num, ranks, budget, data_seed):
+@given(
+    num=st.integers(0, 200),
+    ranks=st.integers(1, 8),
+    budget=st.integers(120, 3000),
+    data_seed=st.integers(0, 1000),
+    packing=st.booleans(),
+)
+def test_evaluation_takes_every_example_once(num, ranks, budget, data_seed, packing):
     source, target = lengths(num, data_seed)
-    batches = evaluation_plan(source, target, micro_batch_tokens=budget, num_ranks=ranks)
+    batches = evaluation_plan(source, target, micro_batch_tokens=budget, num_ranks=ranks, packing=packing)
     assert flat(batches) == list(range(num))
     assert len({len(rank) for rank in batches}) == 1
     if num and num % ranks == 0:
@@ -104,10 +113,10 @@ def test_an_update_may_span_epochs():
 def test_the_plan_is_the_same_in_every_process():
     script = (
         "from tests.data.test_plan import plan; p = plan(2000, examples=96, ranks=3);"
-        "print([[batch.tolist() for batch in rank] for k in (0, 7, 1000) for rank in p.micro_batches(k)])"
+        "print([[[row.tolist() for row in batch] for batch in rank] for k in (0, 7, 1000) for rank in p.micro_batches(k)])"
     )
     mine = plan(2000, examples=96, ranks=3)
-    here = [[batch.tolist() for batch in rank] for k in (0, 7, 1000) for rank in mine.micro_batches(k)]
+    here = [[[row.tolist() for row in batch] for batch in rank] for k in (0, 7, 1000) for rank in mine.micro_batches(k)]
     for _ in range(2):
         there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         assert there.strip() == str(here)
@@ -159,7 +168,21 @@ def test_statistics_of_a_hand_made_case():
 def test_ranks_are_balanced_and_little_is_padded():
     statistics = plan(20_000, examples=1024, budget=1000, ranks=4).statistics(range(5))
     assert statistics.slowest_rank_ratio < 1.02
-    assert statistics.padding_ratio < 0.15
+    assert statistics.padding_ratio < 0.06
+    alone = plan(20_000, examples=1024, budget=1000, ranks=4, packing=False).statistics(range(5))
+    assert alone.slowest_rank_ratio < 1.02
+    assert alone.padding_ratio < 0.15
+
+
+@SETTINGS
+@given(num=st.integers(2, 200), examples=st.integers(2, 100), ranks=st.integers(1, 4), data_seed=st.integers(0, 99))
+def test_packing_never_makes_an_update_longer(num, examples, ranks, data_seed):
+    def busy(packing):
+        mine = plan(num, data_seed, examples=max(examples, ranks), ranks=ranks, packing=packing)
+        each = [[padded_tokens(batch, mine.lengths) for batch in rank] for rank in mine.micro_batches(0)]
+        return sum(max(costs) for costs in zip(*each, strict=True))
+
+    assert busy(True) <= busy(False)
 
 
 def test_padding_on_captions():
@@ -168,9 +191,13 @@ def test_padding_on_captions():
     source, target = (
         np.array([len(text.split()) + 1 for text in table[name].to_pylist()], np.int32) for name in ("en", "de")
     )
-    ours = BatchPlan(source, target, seed=0, examples_per_update=256, micro_batch_tokens=1400, num_ranks=2).statistics()
+    settings = {"seed": 0, "examples_per_update": 256, "micro_batch_tokens": 1400, "num_ranks": 2}
+    ours = BatchPlan(source, target, **settings).statistics()
+    packed = BatchPlan(source, target, **settings, packing=True).statistics()
     order = np.random.default_rng(0).permutation(len(source))[: 64 * 100].reshape(100, 64)
     padded = 64 * (source[order].max(1) + target[order].max(1)).sum()
     assert ours.padding_ratio < 0.20
     assert ours.padding_ratio < 0.5 * (1 - (source + target)[order].sum() / padded)
     assert ours.slowest_rank_ratio < 1.03
+    assert packed.padding_ratio < 0.05
+    assert packed.slowest_rank_ratio < 1.03

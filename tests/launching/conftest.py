@@ -19,7 +19,7 @@ HEAD = Path(__file__).parent / "ray_head.py"
 def ray_head(num_cpus: int, *options: str) -> Iterator[dict[str, str]]:
     """Environment in which commands join a cluster; nothing of it is left afterwards.
 
-    With the option "jobs", JOBS_API is where it takes jobs.
+    METRICS is where its metrics are, or with the option "jobs" JOBS_API where it takes jobs.
     """
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -41,8 +41,7 @@ def ray_head(num_cpus: int, *options: str) -> Iterator[dict[str, str]]:
         address = head.stdout.readline().strip()
         assert address, "the cluster did not start"
         environment |= {"RAY_ADDRESS": address, "TEST_HEAD_PID": str(head.pid)}
-        if "jobs" in options:
-            environment["JOBS_API"] = head.stdout.readline().strip()
+        environment["JOBS_API" if "jobs" in options else "METRICS"] = head.stdout.readline().strip()
         yield environment
     finally:
         family = psutil.Process(head.pid).children(recursive=True)

@@ -2,7 +2,7 @@
 
     python ray_head.py NUM_CPUS [jobs]
 
-With ``jobs`` it has a dashboard, on loopback, that takes jobs, and its address is printed too.
+Then where its metrics are. With ``jobs`` it has a dashboard, on loopback, that takes jobs, and its address is printed instead.
 """
 
 import socket
@@ -28,6 +28,8 @@ def main() -> None:
         address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     print(context.address_info["gcs_address"], flush=True)
+    (node,) = ray.nodes()
+    print(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", flush=True)
     sys.stdin.read()
     ray.shutdown()
 

@@ -9,11 +9,13 @@ from lrsched import Schedule
 from recipes.data.batches import collate
 from recipes.data.cache import open_data
 from recipes.data.plan import evaluation_plan
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.training.export import load_export
 from recipes.training.update import summed_loss
 from tests.conftest import small_run, write_pairs
 from tests.launching.conftest import train, train_and_kill_a_worker
+from tests.tracking.read_back import mlflow_points, points_of, wandb_points
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +117,13 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
         f"{unbroken} is finished (80 updates): see {unbroken}/report.html",
     )
 
-    arguments = small_run(place / "pairs.jsonl", place / "runs", *LONG, "run.name=killed")
-    result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32))
+    watched = ("run.name=killed", "report.to=[mlflow,wandb]")
+    arguments = small_run(place / "pairs.jsonl", place / "runs", *LONG, *watched)
+    result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32) and is_live(killed))
     assert result.returncode == 1
+    page = (killed / "report.html").read_text()
+    assert "Ended: worker 1 died without an error of its own: killed, or out of memory" in page
+    assert 'http-equiv="refresh"' not in page
     assert "died without an error of its own: killed, or out of memory" in result.stderr.splitlines()[-1]
     steps = sorted(
         int(path.name[5:]) for path in (killed / "checkpoints").iterdir() if (path / "manifest.json").exists()
@@ -137,6 +143,7 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     assert f"resumed at update {steps[0]} of 80" in resumed.stderr
 
     assert [_without_times(line) for line in lines(killed)] == [_without_times(line) for line in lines(unbroken)]
+    check_trackers(killed)
     for name in ("export/model.safetensors", "samples.json"):
         assert (killed / name).read_bytes() == (unbroken / name).read_bytes()
 
@@ -145,8 +152,29 @@ def step_reached(folder, step):
     return (folder / "metrics.jsonl").exists() and any(line["step"] >= step for line in lines(folder))
 
 
+def check_trackers(folder):
+    """MLflow and W&B have every point of metrics.jsonl once, whatever the kill and the resume did."""
+    expected = without_values_of_speed(points_of(folder))
+    points, state = mlflow_points(f"sqlite:///{folder.parent}/mlflow/mlflow.db", "killed")
+    assert (without_values_of_speed(points), state) == (expected, "FINISHED")
+    points, states = wandb_points(folder / "wandb")
+    assert (without_values_of_speed(points), states) == (expected, ["failed", "finished"])
+    assert not (folder / "tensorboard").exists()
+
+
+def without_values_of_speed(points):
+    """Updates that were made again after the kill keep the times they had before it."""
+    timed = ("train/tokens_per_s", "train/checkpoint_stall_s")
+    return points | {tag: [step for step, _ in points[tag]] for tag in timed}
+
+
+def is_live(folder):
+    page = (folder / "report.html").read_text()
+    return 'http-equiv="refresh"' in page and "Running: update " in page
+
+
 def _without_times(line):
-    return {key: value for key, value in line.items() if key not in ("tokens_per_s", "eval_s")}
+    return {key: value for key, value in line.items() if key not in TIMED_FIELDS}
 
 
 def test_more_workers_than_the_cluster_has(cluster, place):
@@ -179,4 +207,4 @@ def test_a_fault_in_a_worker_is_one_line_with_the_logs_place(cluster, place):
     assert "pairs.jsonl row " in last
     assert f"(log: {log}/rank_" in last
     assert "Traceback" in (log / "rank_0.log").read_text()
-    assert "Not finished" in (place / "runs" / "diverged" / "report.html").read_text()
+    assert "Ended: worker " in (place / "runs" / "diverged" / "report.html").read_text()

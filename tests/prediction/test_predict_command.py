@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,6 +278,50 @@ def test_wrong_files(capsys, run, tmp_path, monkeypatch, arguments, words):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--num-workers", "0"], "--num-workers is 0: input should be greater than 0"),
+        (["--num-workers", "two"], "--num-workers is 'two': input should be a valid integer"),
+        (
+            ["--num-workers", "1", "--cpus-per-worker", "-1"],
+            "--cpus-per-worker is -1.0: input should be greater than 0",
+        ),
+        (["--num-workers", "100000"], "100000 CPU needed, but this machine has "),
+        (["--num-workers", "1", "--output", "out.parquet"], "workers write a folder of Parquet files"),
+        (["--num-workers", "1", "--source-column", "qestion"], "has no column 'qestion', did you mean 'question'?"),
+        (["--num-workers", "1", "--input", "absent"], "--input: absent: there is no such file or folder"),
+        (["--num-workers", "1"], "in a Ray job a relative path lies in the job's own copy of the code"),
+    ],
+)
+def test_what_workers_are_refused_before_ray(capsys, run, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    place = tmp_path
+    if arguments == ["--num-workers", "1"]:
+        place = tmp_path / "runtime_resources" / "working_dir_files" / "x"
+        place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    write_input(place / "in.parquet")
+    loaded = {"ray", "torch"} & sys.modules.keys()
+    given = ["--input", "in.parquet", "--output", "out", *arguments]
+    assert words in refused(capsys, run, *given)
+    assert {"ray", "torch"} & sys.modules.keys() == loaded
+    assert [path.name for path in place.iterdir()] == ["in.parquet"]
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".csv", ".txt"])
+def test_an_input_without_rows(capsys, run, tmp_path, kind):
+    source = tmp_path / f"in{kind}"
+    if kind == ".parquet":
+        pq.write_table(pa.table({"question": pa.array([], pa.string())}), source)
+    else:
+        source.write_text("question\n" if kind == ".csv" else "")
+    assert refused(capsys, run, "--input", source, "--output", tmp_path / "out.parquet") == (
+        "--input: there is not a single row"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
 def test_wrong_models(capsys, run, tmp_path):
     from transformers import GPT2Config
 
@@ -288,6 +333,27 @@ def test_wrong_models(capsys, run, tmp_path):
     assert "the run has no export/ yet" in refused(capsys, tmp_path, "a")
     (tmp_path / "config.yaml").write_text("data: {}")
     assert refused(capsys, tmp_path, "a") == f"{tmp_path}/config.yaml is not the config of a run"
+
+
+def test_broken_models(capsys, folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    weights = load_file(model / "model.safetensors")
+    few = {name: weight for name, weight in weights.items() if "layer.0.SelfAttention.q" not in name}
+    save_file(few, model / "model.safetensors", metadata={"format": "pt"})
+    # transformers would put random numbers in their place.
+    assert "its weights lack decoder.block.0.layer.0.SelfAttention.q.weight, encoder." in refused(capsys, model, "a")
+    small = weights | {"decoder.final_layer_norm.weight": weights["decoder.final_layer_norm.weight"][:5].clone()}
+    save_file(small, model / "model.safetensors", metadata={"format": "pt"})
+    assert f"{model}: no model can be loaded: " in refused(capsys, model, "a")
+    (model / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+    assert f"{model}: no model can be loaded: " in refused(capsys, model, "a")
+    shutil.copy(folder / "model.safetensors", model)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").unlink()
+    assert refused(capsys, model, "a") == f"{model}: holds no vocabulary (tokenizer.json or spiece.model)"
 
 
 def test_precision_of_a_bf16_model(folder, tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from recipes.reporting.metrics import TIMED_FIELDS
+
 WORKER, CONTROLLER = "RayTrainWorker", "TrainController"
 
 
@@ -64,8 +66,7 @@ def lines(folder: Path) -> list[dict]:
     if not path.exists():
         return []
     whole = [line for line in path.read_text().split("\n")[:-1] if line]
-    timed = ("tokens_per_s", "eval_s")
-    return [{key: value for key, value in json.loads(line).items() if key not in timed} for line in whole]
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMED_FIELDS} for line in whole]
 
 
 def last_step(folder: Path) -> int:

@@ -12,6 +12,7 @@ from recipes.sweeping.distributions import Distribution
 from recipes.sweeping.space import all_combinations, draw, extreme_points, parse_space
 from recipes.sweeping.sweep_config import load_sweep
 from recipes.sweeping.trial import TrialMaker
+from recipes.sweeping.trial_process import name_of_sweep
 from tests.sweeping.small_sweep import small_sweep
 
 FAMILIES = {
@@ -128,6 +129,11 @@ def test_lengths_in_percent_of_the_decay_become_updates(maker):
     assert config.schedule.peak_lr == 0.01
     assert config.schedule.warmup["steps"] == 3
     assert config.schedule.total_steps == 16
+
+
+def test_a_trial_knows_its_sweep_by_the_place_it_lies_in(maker):
+    job = maker().job({"family": "wsd", "schedule.peak_lr": 0.01}, "000")
+    assert (name_of_sweep(job), job.run_folder.local.name) == ("small", "000")
 
 
 def test_an_impossible_combination_is_refused_with_its_values(maker):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from recipes.config_file import load_config
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.sweep import main
 from recipes.sweeping.ledger import Ledger
@@ -134,7 +135,7 @@ def test_a_trial_is_a_run_that_recipes_train_repeats_bit_for_bit(finished, clust
 def _metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 17  # 16 updates and an evaluation
-    return [{key: value for key, value in line.items() if key not in ("tokens_per_s", "eval_s")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in TIMED_FIELDS} for line in lines]
 
 
 def test_a_finished_sweep_is_not_run_again(finished, arguments, capsys):

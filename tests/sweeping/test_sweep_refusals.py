@@ -39,6 +39,8 @@ CONFIGS = sorted((ROOT / "recipes" / "configs").glob("sweep_*.yaml"))
         ("sweep.search=grid", "num_trials has no use with search: grid"),
         ("space.run.seed={choice: [1, 2]}", "space.run.seed cannot vary: luck is no setting"),
         ("space.optimizer={eps: {choice: [1, 2]}}", "space.optimizer is a block of a run: write its fields with dots"),
+        ("base.report.to=[tensorboard,mlflow]", "report.to ['mlflow'] does not go with a sweep, which has a report"),
+        ("space.report.every_s={choice: [1, 2]}", "a report. key in the space does not go with a sweep"),
         ("space.optimizer.eps={choice: [-1.0]}", "optimizer.eps is -1.0: input should be greater than 0"),
     ],
 )

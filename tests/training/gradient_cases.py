@@ -76,6 +76,7 @@ def _one(rank, world, folder, stage, budget):
         "stage": stage,
         "budget": budget,
         "micro_batches": len(batches),
+        "packed": any(batch.packed for batch in batches),
         "loss": float(loss) / plan.target_tokens(UPDATE),
         "loss_fp64": expected_loss,
         "off": float(difference / torch.stack([right.norm() for right in expected]).norm()),
@@ -86,7 +87,7 @@ def _in_fp64(model, batch):
     """The gradient and value of the mean loss over all target tokens, written without the recipe's update."""
     twin = copy.deepcopy(model).double()
     logits = twin(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=batch.decoder_input_ids
+        input_ids=batch.input_ids, attention_mask=batch.source_examples, decoder_input_ids=batch.decoder_input_ids
     ).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
     loss.backward()

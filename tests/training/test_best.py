@@ -13,6 +13,7 @@ from recipes.config import EvaluationBlock
 from recipes.config_file import load_config, to_yaml
 from recipes.errors import UserError
 from recipes.launching.preflight import check_resume, prepare, write_description
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.training import manifest as manifests
 from recipes.training.best import Best
 from tests.conftest import small_run, write_pairs
@@ -120,11 +121,10 @@ def unbroken(process_group, tmp_path_factory):
 
 
 def result(folder):
-    timed = ("tokens_per_s", "eval_s")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     return (
-        [{key: value for key, value in line.items() if key not in timed} for line in lines],
+        [{key: value for key, value in line.items() if key not in TIMED_FIELDS} for line in lines],
         (folder / "export" / "model.safetensors").read_bytes(),
         {key: summary[key] for key in ("updates", "evaluation", "best", "exported_update", "stopped_early")},
     )

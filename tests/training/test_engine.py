@@ -60,7 +60,7 @@ def micro_batches(k, sizes=((3, 7, 5), (4, 5, 3))):
         labels = torch.from_numpy(rng.integers(3, VOCAB, (rows, target)))
         labels[0, -2:] = -100
         decoder = torch.cat([torch.zeros(rows, 1, dtype=torch.long), labels[:, :-1].clamp(min=0)], dim=1)
-        batches.append(MicroBatch(inputs, torch.ones_like(inputs), decoder, labels))
+        batches.append(MicroBatch(inputs, torch.ones_like(inputs), decoder, torch.ones_like(decoder), labels))
     return batches, sum(int((batch.labels != -100).sum()) for batch in batches)
 
 

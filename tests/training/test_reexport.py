@@ -60,9 +60,12 @@ CASES = {
     "stage 3": (3, "fp32", False),
     "stage 3, tied, bf16": (3, "bf16", True),
 }
+SHORT = ("stage 2, tied, bf16", "stage 3")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [*SHORT, *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case not in SHORT)]
+)
 def test_a_checkpoint_gives_the_export_of_its_update(process_group, capsys, tmp_path, case):
     stage, precision, tied = CASES[case]
     at_4 = {}

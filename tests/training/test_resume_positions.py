@@ -7,6 +7,7 @@ import pytest
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.training import manifest as manifests
 from tests.conftest import small_run
 from tests.training.alone import train_alone
@@ -35,8 +36,7 @@ def run(job):
 
 def result(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timed = ("tokens_per_s", "eval_s")
-    lines = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    lines = [{key: value for key, value in line.items() if key not in TIMED_FIELDS} for line in lines]
     return lines, (folder / "export" / "model.safetensors").read_bytes(), (folder / "samples.json").read_text()
 
 

@@ -8,6 +8,7 @@ import torch
 
 from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
+from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.sweeping.scoring import METHODS, RungScorer, Scoring
 from recipes.training.loop import held_out_now
@@ -37,8 +38,7 @@ def train_small(pairs, folder, *overrides, after_update=None):
 def metrics_of(folder):
     """The metrics of a run, without times."""
     lines = Storage(folder / "small").read_text("metrics.jsonl").splitlines()
-    times = ("tokens_per_s", "eval_s", "time")
-    return [{key: value for key, value in json.loads(line).items() if key not in times} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMED_FIELDS} for line in lines]
 
 
 def test_raw_scores_are_the_held_out_losses_at_the_rungs(process_group, pairs, tmp_path):

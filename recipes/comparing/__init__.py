@@ -1,0 +1,1 @@
+"""Runs beside each other: their folders, curves, differences, and the page. Reads only."""
