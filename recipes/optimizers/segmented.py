@@ -36,15 +36,19 @@ class SegmentedOptimizer(torch.optim.Optimizer):
             for flat in group["params"]:
                 if flat.grad is None:
                     continue
-                layout = self.layouts.get(flat) or whole(flat)
-                elements = flat.view(-1)
                 state = self.state[flat]
                 if not state:
-                    state["step"] = torch.zeros(())
-                    state |= self._new_state(elements, layout)
+                    state |= self.fresh_state(flat)
                 state["step"] += 1
-                self._update(elements, flat.grad.reshape(-1), state, layout, group)
+                self._update(flat.view(-1), flat.grad.reshape(-1), state, self._layout(flat), group)
         return loss
+
+    def fresh_state(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The state of a tensor before its first update."""
+        return {"step": torch.zeros(()), **self._new_state(flat.detach().view(-1), self._layout(flat))}
+
+    def _layout(self, flat: torch.Tensor) -> Layout:
+        return self.layouts.get(flat) or whole(flat)
 
     def _new_state(self, flat: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]:
         raise NotImplementedError

@@ -53,7 +53,7 @@ def _with_moments(shards: Path, place: Path) -> Path:
     The state that is there instead goes to a file of its own.
     """
     files = sorted(shards.glob("*_optim_states.pt"))
-    alike = _states(torch.load(files[0], weights_only=False))[0]
+    alike = _states(torch.load(files[0], weights_only=False, mmap=True))[0]
     if all(key in state for state in alike for key in _MOMENTS):
         return shards
     torch.save(alike, place / _ALIKE)
@@ -109,11 +109,17 @@ def load_merged(engine: DeepSpeedEngine, place: Path) -> None:
 def _take_alike(engine: DeepSpeedEngine, alike: list[dict[str, torch.Tensor]]) -> None:
     """Put the state that all ranks share in the place of the moments that nobody asked for."""
     optimizer = engine.basic_optimizer
-    for master, saved in zip(optimizer.layouts, alike, strict=True):
-        optimizer.state[master].clear()
-        optimizer.state[master] |= {
-            key: value if key == "step" else value.to(master.device) for key, value in saved.items()
-        }
+    step = alike[0]["step"]
+    # At stage 3 the number of flat tensors may be another one now; the order of what is in them is not.
+    left = {key: torch.cat([state[key] for state in alike]) for key in alike[0] if key != "step"}
+    for master in optimizer.layouts:
+        state = optimizer.state[master]
+        state.clear()
+        state |= optimizer.fresh_state(master)
+        state["step"].copy_(step)
+        for key, saved in left.items():
+            taken, left[key] = saved.split([state[key].numel(), saved.numel() - state[key].numel()])
+            state[key].copy_(taken)
     for parameter in engine.module.parameters():
         mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is not None:

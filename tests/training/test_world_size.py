@@ -7,9 +7,10 @@ import pytest
 from tests.training.programs import result_of
 
 
-def train(world, stage, precision, folder, first, last, resume=False, frozen=(), name="adamw"):
+def train(world, stage, precision, folder, first, last, resume=False, frozen=(), name="adamw", sub_group=None):
     arguments = [world, stage, precision, folder, first, last, f"optimizer={name}"]
     arguments += [f"freeze={','.join(frozen)}"] if frozen else []
+    arguments += [f"sub_group={sub_group}"] if sub_group else []
     arguments += ["resume"] if resume else []
     return result_of("world_size_cases.py", *arguments)
 
@@ -56,3 +57,13 @@ def test_the_number_of_workers_changes_with_frozen_parts(stage, tmp_path):
     rest = train(1, stage, "fp32", tmp_path / "changing", 3, 6, resume=True, frozen=frozen)
     assert first["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-5, abs=0)
     assert rest["decays"] == whole["decays"]
+
+
+@pytest.mark.slow
+def test_the_number_of_flat_tensors_changes_with_the_workers(tmp_path):
+    """Stage 3 steps parameters in groups of so many elements of a rank's part: seven with two workers, ten with one."""
+    settings = {"name": "adafactor", "sub_group": 700}
+    whole = train(2, 3, "fp32", tmp_path / "whole", 0, 4, **settings)
+    first = train(2, 3, "fp32", tmp_path / "changing", 0, 2, **settings)
+    rest = train(1, 3, "fp32", tmp_path / "changing", 2, 4, resume=True, **settings)
+    assert first["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-5, abs=0)

@@ -1,6 +1,6 @@
 """Train a tiny model with a number of processes, from a checkpoint of another number; prints losses and settings as JSON.
 
-    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [freeze=PART,PART] [optimizer=NAME]
+    python world_size_cases.py WORLD STAGE PRECISION FOLDER FIRST LAST [resume] [freeze=PART,PART] [optimizer=NAME] [sub_group=SIZE]
 
 Updates FIRST to LAST-1 of a run whose global batches do not depend on the number of processes; a
 checkpoint is written to FOLDER after the last one. PART: a frozen one.
@@ -12,6 +12,7 @@ import sys
 import torch
 import torch.distributed as dist
 
+from recipes.config_file import parse_config
 from recipes.storage import Storage
 from recipes.training import loop
 from recipes.training.checkpoint import Checkpoints
@@ -20,14 +21,17 @@ from recipes.training.update import run_update
 from tests.training import ranks, test_engine
 
 
-def main(world, stage, precision, folder, first, last, resume, frozen, name):
-    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen, name)
+def main(world, stage, precision, folder, first, last, resume, frozen, name, sub_group):
+    ranks.start(_rank, world, world, stage, precision, folder, first, last, resume, frozen, name, sub_group)
 
 
-def _rank(rank, world, stage, precision, folder, first, last, resume, frozen, name):
+def _rank(rank, world, stage, precision, folder, first, last, resume, frozen, name, sub_group):
     config = test_engine.make_config(
         stage=stage, precision=precision, embedding_lr_ratio=3.0, freeze=frozen, optimizer={"name": name}
     )
+    if sub_group:
+        changed = {"zero_stage": stage, "extra": {"zero_optimization": {"sub_group_size": int(sub_group)}}}
+        config = parse_config(config.model_dump(mode="json") | {"deepspeed": changed})
     engine, schedule = test_engine.make_engine(config)
     said = []
     checkpoints = Checkpoints(Storage(folder), keep=9, schedule_fingerprint=schedule.fingerprint, say=said.append)
@@ -65,4 +69,5 @@ if __name__ == "__main__":
         "resume" in arguments,
         [part for part in _given(arguments, "freeze").split(",") if part],
         _given(arguments, "optimizer") or "adamw",
+        _given(arguments, "sub_group"),
     )
