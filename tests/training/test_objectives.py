@@ -13,7 +13,6 @@ from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
 from recipes.reporting.metrics import TIMED_FIELDS
-from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.training.export import load_export
 from recipes.training.loop import micro_batches
