@@ -59,7 +59,8 @@ def _table(metrics: list[tuple[str, list[tuple[int, float]]]]) -> str:
         label = parts.text(name.removeprefix("eval_").replace("_", " "))
         numbers = "".join(f"<td>{parts.text(cell)}</td>" for cell in cells)
         rows.append(f"<tr><th scope=row>{label}</th>{numbers}<td>{_curve(points)}</td></tr>")
-    return f'<table class="phases"><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
+    table = f'<table class="phases"><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _curve(points: list[tuple[int, float]]) -> str:

@@ -62,6 +62,7 @@ table + table { margin-top: 1.5rem; }
 .figures th { width: 15rem; }
 .phases th, .phases td { white-space: nowrap; }
 .phases .share { width: 45%; padding-right: 0; }
+.wide { overflow-x: auto; }
 .bar { display: block; height: .7rem; margin-top: .45rem; background: var(--blue); min-width: 1px; }
 .samples td { width: 26%; white-space: pre-wrap; }
 .samples .source { width: 48%; font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
