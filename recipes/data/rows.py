@@ -6,12 +6,16 @@ alone, as long as masks keep them from each other. Rows of like length need hard
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from recipes.data.packing import Lengths, balance, best_cut
 
 # Rows as long as the longest example of the batch, or longer by these factors. Attention costs more in longer rows.
-_FACTORS = (1.0, 1.5, 2.0)
+FACTORS = (1.0, 1.5, 2.0)
+# More examples are put into rows in parts of this size, which takes time in proportion.
+_PART = 2048
 
 # Of every micro-batch its rows, of every row its examples.
 Rows = list[np.ndarray]
@@ -33,56 +37,80 @@ def padded_tokens(rows: Rows, lengths: Lengths) -> int:
     return whole.padded_tokens(np.arange(len(rows)))
 
 
-def plan_rows(examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int, packing: bool) -> list[list[Rows]]:
+def plan_rows(
+    examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int, factors: Sequence[float] = ()
+) -> list[list[Rows]]:
     """For every rank its micro-batches, the same number of each, of at most ``budget`` padded tokens.
 
-    packing: put several examples into a row, where ranks are then busy for fewer tokens.
+    factors: lengths of rows to try, as multiples of the longest example. That which keeps the ranks busy for the fewest
+    tokens is taken, and an example a row where none does better.
     """
-    best_busy, best_rows, best_packed, best_lengths = None, [], [], lengths
-    for rows in _candidates(examples, lengths, budget, packing):
-        if len(rows) < min(num_ranks, len(examples)):
-            continue
-        whole = row_lengths(rows, lengths)
-        busy, packed = best_cut(np.arange(len(rows)), whole, budget, num_ranks)
-        # A rank with an empty micro-batch waits: rather a row each.
-        idle = len(rows) < len(examples) and any(not len(batch) for batch in packed)
-        if not idle and (best_busy is None or busy < best_busy):
-            best_busy, best_rows, best_packed, best_lengths = busy, rows, packed, whole
-    dealt = balance(best_packed, best_lengths, num_ranks)
-    return [[[best_rows[i] for i in batch] for batch in rank] for rank in dealt]
+    best = _Option(list(examples[:, None]), lengths, budget, num_ranks)
+    for factor in factors:
+        rows = _filled(examples, lengths, budget, factor)
+        if rows is not None and num_ranks <= len(rows) < len(examples):
+            option = _Option(rows, lengths, budget, num_ranks)
+            # A rank with an empty micro-batch would wait.
+            if option.busy < best.busy and all(map(len, option.packed)):
+                best = option
+    return best.dealt()
 
 
-def _candidates(examples: np.ndarray, lengths: Lengths, budget: int, packing: bool) -> list[list[np.ndarray]]:
-    found = [list(examples[:, None])]
-    if not packing or len(examples) < 2:
-        return found
+def best_factors(examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int) -> tuple[float, ...]:
+    """The one of `FACTORS` that `plan_rows` takes for these examples, or none."""
+    busy = {(): _Option(list(examples[:, None]), lengths, budget, num_ranks).busy}
+    for factor in FACTORS:
+        rows = _filled(examples, lengths, budget, factor)
+        if rows is not None and len(rows) >= num_ranks:
+            busy[(factor,)] = _Option(rows, lengths, budget, num_ranks).busy
+    return min(busy, key=lambda factors: busy[factors])
+
+
+class _Option:
+    """Rows, cut into micro-batches. busy: tokens that all ranks together compute or wait for."""
+
+    def __init__(self, rows: Rows, lengths: Lengths, budget: int, num_ranks: int):
+        self._rows, self._num_ranks, self._lengths = rows, num_ranks, row_lengths(rows, lengths)
+        self.busy, self.packed = best_cut(np.arange(len(rows)), self._lengths, budget, num_ranks)
+
+    def dealt(self) -> list[list[Rows]]:
+        ranks = balance(self.packed, self._lengths, self._num_ranks)
+        return [[[self._rows[i] for i in batch] for batch in rank] for rank in ranks]
+
+
+def _filled(examples: np.ndarray, lengths: Lengths, budget: int, factor: float) -> Rows | None:
+    """The examples in rows of ``factor`` times the longest; None where such a row is over the budget."""
+    if not len(examples):
+        return None
     source, target = lengths.source[examples], lengths.target[examples]
     ratio = source.sum() / max(1, target.sum())
-    for factor in _FACTORS:
-        # Wide enough for the longest of each side, and in the proportion of the two, so that both fill up together.
-        most_source, most_target = factor * source.max(), factor * target.max()
-        limits = (int(max(most_source, ratio * most_target)), int(max(most_target, most_source / ratio)))
-        if sum(limits) <= budget:
-            found.append(_fill(examples, source, target, limits))
-    return found
+    # Wide enough for the longest of each side, and in the proportion of the two, so that both fill up together.
+    most_source, most_target = factor * source.max(), factor * target.max()
+    limits = (int(max(most_source, ratio * most_target)), int(max(most_target, most_source / ratio)))
+    if sum(limits) > budget:
+        return None
+    num_parts = -(-len(examples) // _PART)
+    parts = (slice(begin, None, num_parts) for begin in range(num_parts))
+    return [row for part in parts for row in _fill(examples[part], source[part], target[part], limits)]
 
 
 def _fill(examples: np.ndarray, source: np.ndarray, target: np.ndarray, limits: tuple[int, int]) -> Rows:
     """Rows within the limits by best fit: the largest example first, each to the row that it leaves least room in."""
     size = source / limits[0] + target / limits[1]
     rows: list[list[int]] = []
-    free_source, free_target = np.empty(len(examples), np.int64), np.empty(len(examples), np.int64)
+    # Of every row what is free on both sides, and in sum as a part of the limits.
+    free = np.full((2, len(examples)), np.array(limits)[:, None], np.int64)
+    room = np.full(len(examples), 2.0)
     for i in np.argsort(-size, kind="stable").tolist():
         num = len(rows)
-        left_source, left_target = free_source[:num] - source[i], free_target[:num] - target[i]
-        room = left_source / limits[0] + left_target / limits[1]
-        room[(left_source < 0) | (left_target < 0)] = np.inf
-        row = int(np.argmin(room)) if num else 0
-        if not num or room[row] == np.inf:
+        fits = (free[0, :num] >= source[i]) & (free[1, :num] >= target[i])
+        left = np.where(fits, room[:num], np.inf)
+        row = int(left.argmin()) if num else 0
+        if not num or left[row] == np.inf:
             row = num
             rows.append([])
-            free_source[row], free_target[row] = limits
         rows[row].append(i)
-        free_source[row] -= source[i]
-        free_target[row] -= target[i]
+        free[0, row] -= source[i]
+        free[1, row] -= target[i]
+        room[row] -= size[i]
     return [examples[row] for row in rows]
