@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.config import RunConfig
 from recipes.data.packing import Lengths
-from recipes.data.rows import FACTORS, Rows, best_factors, padded_tokens, plan_rows
+from recipes.data.rows import ANY, FACTORS, Rows, best_factors, padded_tokens, plan_rows
 from recipes.data.streams import Streams, mixing_rates
 from recipes.data.token_files import TokenSplit
 from recipes.errors import UserError
@@ -60,7 +60,7 @@ class BatchPlan:
         num_ranks: int,
         where: Callable[[int], str] = "example {}".format,
         tasks: tuple[Sequence[int], np.ndarray] | None = None,
-        packing: bool = False,
+        longest_row: tuple[int, int] | None = None,
     ):
         """
         Args:
@@ -71,7 +71,7 @@ class BatchPlan:
             num_ranks: processes that share the work.
             where: names an example in a message.
             tasks: of a mixture, numbers of examples of every task and their rates.
-            packing: several short examples may share a row.
+            longest_row: most source and target tokens of a row that several examples share; None: each has one of its own.
 
         Raises:
             UserError: an example alone exceeds the budget; fewer examples per update than ranks; no examples.
@@ -89,7 +89,7 @@ class BatchPlan:
         self.examples_per_update = examples_per_update
         self.micro_batch_tokens = micro_batch_tokens
         self.num_ranks = num_ranks
-        self.packing = packing
+        self.longest_row = longest_row
         self.task_sizes, self.task_rates = tasks or ([len(source_lengths)], np.ones(1))
         self._streams = Streams(self.task_sizes, self.task_rates, seed=seed, examples_per_update=examples_per_update)
 
@@ -121,14 +121,15 @@ class BatchPlan:
         all ranks cost about the same. None is empty if examples_per_update is a multiple of the number of ranks;
         otherwise one may be, when examples are so long that hardly two share a micro-batch.
         """
-        return plan_rows(self.examples(k), self.lengths, self.micro_batch_tokens, self.num_ranks, self._row_factors)
+        settings = (self.lengths, self.micro_batch_tokens, self.num_ranks, self._row_factors, self.longest_row or ANY)
+        return plan_rows(self.examples(k), *settings)
 
     @cached_property
     def _row_factors(self) -> tuple[float, ...]:
         """Of all updates, by the first: trying each anew would take three times as long."""
-        if not self.packing:
+        if self.longest_row is None:
             return ()
-        return best_factors(self.examples(0), self.lengths, self.micro_batch_tokens, self.num_ranks)
+        return best_factors(self.examples(0), self.lengths, self.micro_batch_tokens, self.num_ranks, self.longest_row)
 
     def target_tokens(self, k: int) -> int:
         """Target tokens of the global batch: what the summed loss of update k is divided by."""
@@ -151,8 +152,13 @@ def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPla
         num_ranks=num_ranks,
         where=train.where,
         tasks=(sizes, mixing_rates(config.data.mixing, texts, sizes)),
-        packing=config.training.packing,
+        longest_row=longest_row(config),
     )
+
+
+def longest_row(config: RunConfig) -> tuple[int, int] | None:
+    """Rows of several examples get no longer than an example may be: that is what memory is planned for."""
+    return (config.data.max_source_tokens, config.data.max_target_tokens) if config.training.packing else None
 
 
 def task_numbers(data: TokenData, plan: BatchPlan, num_updates: int) -> list[dict[str, Any]]:
@@ -188,7 +194,7 @@ def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> li
             micro_batch_tokens=config.training.micro_batch_tokens,
             num_ranks=num_ranks,
             where=where,
-            packing=config.training.packing,
+            longest_row=longest_row(config),
         )
         plans.append([[[examples[row] for row in batch] for batch in rank] for rank in plan])
     return plans
@@ -201,7 +207,7 @@ def evaluation_plan(
     micro_batch_tokens: int,
     num_ranks: int,
     where: Callable[[int], str] = "held-out example {}".format,
-    packing: bool = False,
+    longest_row: tuple[int, int] | None = None,
 ) -> MicroBatches:
     """For every rank, micro-batches that hold every example exactly once over all ranks.
 
@@ -214,7 +220,8 @@ def evaluation_plan(
     """
     lengths = Lengths(source_lengths, target_lengths)
     _check_budget(lengths, micro_batch_tokens, where)
-    return plan_rows(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks, FACTORS if packing else ())
+    factors = () if longest_row is None else FACTORS
+    return plan_rows(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks, factors, longest_row or ANY)
 
 
 def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths) -> PlanStatistics:

@@ -12,10 +12,13 @@ import numpy as np
 
 from recipes.data.packing import Lengths, balance, best_cut
 
-# Rows as long as the longest example of the batch, or longer by these factors. Attention costs more in longer rows.
+# Rows as long as the longest example of the batch, or longer by these factors. Attention costs more in longer rows, in time
+# and memory.
 FACTORS = (1.0, 1.5, 2.0)
 # More examples are put into rows in parts of this size, which takes time in proportion.
 _PART = 2048
+
+ANY = (1 << 30, 1 << 30)
 
 # Of every micro-batch its rows, of every row its examples.
 Rows = list[np.ndarray]
@@ -38,16 +41,21 @@ def padded_tokens(rows: Rows, lengths: Lengths) -> int:
 
 
 def plan_rows(
-    examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int, factors: Sequence[float] = ()
+    examples: np.ndarray,
+    lengths: Lengths,
+    budget: int,
+    num_ranks: int,
+    factors: Sequence[float] = (),
+    longest: tuple[int, int] = ANY,
 ) -> list[list[Rows]]:
     """For every rank its micro-batches, the same number of each, of at most ``budget`` padded tokens.
 
-    factors: lengths of rows to try, as multiples of the longest example. That which keeps the ranks busy for the fewest
+    longest: most source and target tokens of a row of several examples. factors: lengths of rows to try, as multiples of the longest example. That which keeps the ranks busy for the fewest
     tokens is taken, and an example a row where none does better.
     """
     best = _Option(list(examples[:, None]), lengths, budget, num_ranks)
     for factor in factors:
-        rows = _filled(examples, lengths, budget, factor)
+        rows = _filled(examples, lengths, budget, factor, longest)
         if rows is not None and num_ranks <= len(rows) < len(examples):
             option = _Option(rows, lengths, budget, num_ranks)
             # A rank with an empty micro-batch would wait.
@@ -56,11 +64,13 @@ def plan_rows(
     return best.dealt()
 
 
-def best_factors(examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int) -> tuple[float, ...]:
+def best_factors(
+    examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int, longest: tuple[int, int] = ANY
+) -> tuple[float, ...]:
     """The one of `FACTORS` that `plan_rows` takes for these examples, or none."""
     busy = {(): _Option(list(examples[:, None]), lengths, budget, num_ranks).busy}
     for factor in FACTORS:
-        rows = _filled(examples, lengths, budget, factor)
+        rows = _filled(examples, lengths, budget, factor, longest)
         if rows is not None and len(rows) >= num_ranks:
             busy[(factor,)] = _Option(rows, lengths, budget, num_ranks).busy
     return min(busy, key=lambda factors: busy[factors])
@@ -78,15 +88,19 @@ class _Option:
         return [[[self._rows[i] for i in batch] for batch in rank] for rank in ranks]
 
 
-def _filled(examples: np.ndarray, lengths: Lengths, budget: int, factor: float) -> Rows | None:
-    """The examples in rows of ``factor`` times the longest; None where such a row is over the budget."""
+def _filled(
+    examples: np.ndarray, lengths: Lengths, budget: int, factor: float, longest: tuple[int, int]
+) -> Rows | None:
+    """The examples in rows of ``factor`` times the longest of them, but no longer than ``longest`` unless one example is;
+    None where such a row is over the budget."""
     if not len(examples):
         return None
     source, target = lengths.source[examples], lengths.target[examples]
     ratio = source.sum() / max(1, target.sum())
     # Wide enough for the longest of each side, and in the proportion of the two, so that both fill up together.
     most_source, most_target = factor * source.max(), factor * target.max()
-    limits = (int(max(most_source, ratio * most_target)), int(max(most_target, most_source / ratio)))
+    wanted = (int(max(most_source, ratio * most_target)), int(max(most_target, most_source / ratio)))
+    limits = (max(int(source.max()), min(wanted[0], longest[0])), max(int(target.max()), min(wanted[1], longest[1])))
     if sum(limits) > budget:
         return None
     num_parts = -(-len(examples) // _PART)

@@ -24,7 +24,7 @@ def plan(num=500, data_seed=0, *, longest=60, seed=7, examples=32, budget=600, r
     source, target = lengths(num, data_seed, longest)
     return BatchPlan(
         source, target, seed=seed, examples_per_update=examples, micro_batch_tokens=budget, num_ranks=ranks,
-        packing=packing,
+        longest_row=(75, 90) if packing else None,
     )  # fmt: skip
 
 
@@ -60,6 +60,9 @@ def test_an_update_whatever_the_ranks_and_the_budget(num, examples, ranks, budge
                 longest = [max(side[row].sum() for row in batch) for side in (mine.lengths.source, mine.lengths.target)]
                 assert len(batch) * sum(longest) <= budget
                 assert packing or {len(row) for row in batch} == {1}
+                shared = [row for row in batch if len(row) > 1]
+                assert all(mine.lengths.source[row].sum() <= 75 for row in shared)
+                assert all(mine.lengths.target[row].sum() <= 90 for row in shared)
     if examples % ranks == 0:
         assert all(len(batch) for rank in batches for batch in rank)
     assert mine.target_tokens(k) == sum(
@@ -77,7 +80,9 @@ def test_an_update_whatever_the_ranks_and_the_budget(num, examples, ranks, budge
 )
 def test_evaluation_takes_every_example_once(num, ranks, budget, data_seed, packing):
     source, target = lengths(num, data_seed)
-    batches = evaluation_plan(source, target, micro_batch_tokens=budget, num_ranks=ranks, packing=packing)
+    batches = evaluation_plan(
+        source, target, micro_batch_tokens=budget, num_ranks=ranks, longest_row=(90, 90) if packing else None
+    )
     assert flat(batches) == list(range(num))
     assert len({len(rank) for rank in batches}) == 1
     if num and num % ranks == 0:
@@ -193,7 +198,7 @@ def test_padding_on_captions():
     )
     settings = {"seed": 0, "examples_per_update": 256, "micro_batch_tokens": 1400, "num_ranks": 2}
     ours = BatchPlan(source, target, **settings).statistics()
-    packed = BatchPlan(source, target, **settings, packing=True).statistics()
+    packed = BatchPlan(source, target, **settings, longest_row=(80, 80)).statistics()
     order = np.random.default_rng(0).permutation(len(source))[: 64 * 100].reshape(100, 64)
     padded = 64 * (source[order].max(1) + target[order].max(1)).sum()
     assert ours.padding_ratio < 0.20
