@@ -118,6 +118,8 @@ def test_a_line_is_answered_before_the_next_comes_and_ctrl_c_ends(run, alone):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # Tests that run in the background of a shell have Ctrl-C switched off, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         for text in ("hello", "again"):

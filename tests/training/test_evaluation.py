@@ -66,7 +66,7 @@ def test_a_run_that_generates_is_the_run_that_does_not(process_group, pairs, tmp
     assert len(evaluations) == 4
     assert set(evaluations[0]) == {
         *("step", "eval_loss", "eval_tokens", "eval_token_accuracy", "eval_perplexity", "eval_generated"),
-        *("eval_generate_s", "eval_bleu", "eval_chrf", "eval_rouge1", "eval_rouge2", "eval_rougeL"),
+        *("eval_bleu", "eval_chrf", "eval_rouge1", "eval_rouge2", "eval_rougeL"),
         *("eval_exact_match", "eval_with_dice"),
     }
     common = ("step", "eval_loss", "eval_tokens", "eval_token_accuracy", "eval_perplexity")
