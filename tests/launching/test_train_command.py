@@ -1,6 +1,7 @@
 """The real command on a real cluster: every ZeRO stage, resume, failures."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -122,7 +123,8 @@ def test_a_killed_and_resumed_run_is_the_unbroken_run_bit_for_bit(cluster, place
     result = train_and_kill_a_worker(arguments, cluster, after=lambda: step_reached(killed, 32) and is_live(killed))
     assert result.returncode == 1
     page = (killed / "report.html").read_text()
-    assert "Ended: worker 1 died without an error of its own: killed, or out of memory" in page
+    # Which rank the killed process had is Ray's to choose.
+    assert re.search(r"Ended: worker [01] died without an error of its own: killed, or out of memory", page)
     assert 'http-equiv="refresh"' not in page
     assert "died without an error of its own: killed, or out of memory" in result.stderr.splitlines()[-1]
     steps = sorted(
