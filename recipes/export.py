@@ -77,7 +77,9 @@ def _make(options: argparse.Namespace, run_folder: Storage, config: RunConfig, t
         raise UserError(f"--precision is '{options.precision}'{nearest(options.precision, ['bf16', 'fp32'])}")
     if target.names() and not options.overwrite:
         raise UserError(f"{target} is there already: give another folder with --to, or --overwrite")
-    done = export_checkpoint(run_folder, config, options.checkpoint, options.precision, *_parts(target), _say)
+    done = export_checkpoint(
+        run_folder, config, options.checkpoint, options.precision, target.parent, target.name, _say
+    )
     write_card(run_folder, target, done.step, done.precision)
     _say(f"model of update {done.step} in {done.precision}: {target}")
 
@@ -87,16 +89,6 @@ def _push(target: Storage, name: str, private: bool) -> None:
 
     with target.on_this_machine() as folder:
         _say(f"pushed: {push(folder, name, private)}")
-
-
-def _parts(target: Storage) -> tuple[Storage, str]:
-    """The folder that a new folder goes into, and its name."""
-    from recipes.storage import Storage
-
-    if target.local is not None:
-        return Storage(target.local.parent), target.local.name
-    parent, _, name = target.uri.rstrip("/").rpartition("/")
-    return Storage(parent), name
 
 
 def _say(text: str) -> None:

@@ -47,6 +47,15 @@ class Storage:
         """The folder as a path of this machine, or None for an object store."""
         return Path(self._root) if isinstance(self._fs, fs.LocalFileSystem) else None
 
+    @property
+    def parent(self) -> Storage:
+        """The folder that this one lies in."""
+        return Storage(self.local.parent if self.local is not None else self.uri.rstrip("/").rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        return self._root.rpartition("/")[2]
+
     def path(self, name: str = "") -> str:
         return f"{self._root}/{name}" if name else self._root
 

@@ -111,6 +111,10 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _generation_fits(self) -> RunConfig:
         self.evaluation.generation.check_limit(self.data.max_target_tokens)
+        return self
+
+    @model_validator(mode="after")
+    def _texts_have_references(self) -> RunConfig:
         wanted = self.evaluation.text_metrics
         if wanted and all(task.objective.kind == "span_corruption" for task in self.data.texts):
             raise ValueError(

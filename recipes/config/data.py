@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.config.values import Block, Count, Int, Number
+from recipes.config.values import Block, Count, Int, Number, repeated
 
 
 class TokenizerBlock(Block):
@@ -169,10 +169,8 @@ class DataBlock(TextsBlock):
         for name in TextsBlock.model_fields:
             if getattr(self, name) != getattr(plain, name):
                 raise ValueError(f"{name} has no effect beside tasks: give it to those of the tasks that it belongs to")
-        names = [task.name for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"tasks: the name {', '.join(twice)} is given twice")
+        if twice := repeated(task.name for task in self.tasks):
+            raise ValueError(f"tasks: the name {twice} is given twice")
         for task in self.tasks:
             if (task.rate is None) == (self.mixing.by == "rate"):
                 what = "needs a rate" if task.rate is None else "has a rate, which has no effect"

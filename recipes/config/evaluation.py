@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recipes.config.values import Block, Count, CountOrZero, Number
+from recipes.config.values import Block, Count, CountOrZero, Number, repeated
 from recipes.errors import nearest
 
 # Metrics by the forward pass of the held-out loss, and metrics of generated text -> their fields in metrics.jsonl.
@@ -133,9 +133,8 @@ class EvaluationBlock(Block):
                 raise ValueError(f"'{name}': a metric of your own is named package.module:function")
             if not is_own_metric(name) and name not in known:
                 raise ValueError(f"unknown metric '{name}'{nearest(name, known)}, or package.module:function")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} given twice")
+        if twice := repeated(names):
+            raise ValueError(f"{twice} given twice")
         return names
 
     @model_validator(mode="after")

@@ -40,6 +40,9 @@ SIZES = {f"{family}-{size}": numbers for family, sizes in _FAMILIES.items() for 
 _ROWS = {"t5": 32128, "t5-v1_1": 32128, "flan-t5": 32128, "mt5": 250112, "byt5": 384, "codet5": 32100}
 _OWNERS = {"t5": ("", "google-t5/"), "codet5": ("Salesforce/",)}
 
+# model_type of a config.json that this recipe trains: mT5 and ByT5 say mt5.
+MODEL_TYPES = ("t5", "mt5")
+
 # Name on the Hub -> name in SIZES, rows of the embedding.
 CHECKPOINTS = {
     f"{owner}{family}-{size}": (f"{shape}-{size}", _ROWS[family])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recipes.config.values import Block, CountOrZero
+from recipes.config.values import Block, CountOrZero, repeated
 from recipes.errors import nearest
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -49,9 +49,8 @@ class ReportBlock(Block):
         for name in names:
             if name not in TRACKERS:
                 raise ValueError(f"unknown '{name}'{nearest(name, list(TRACKERS))}")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} given twice")
+        if twice := repeated(names):
+            raise ValueError(f"{twice} given twice")
         return names
 
     @model_validator(mode="before")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -18,6 +20,11 @@ Count = Annotated[Int, Field(gt=0)]
 CountOrZero = Annotated[Int, Field(ge=0)]
 Number = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
+
+
+def repeated(names: Iterable[str]) -> str:
+    """Those that come more than once, for a message; empty where none does."""
+    return ", ".join(sorted(name for name, count in Counter(names).items() if count > 1))
 
 
 class Block(BaseModel):

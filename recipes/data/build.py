@@ -19,7 +19,7 @@ from recipes.data.counts import SplitCounts
 from recipes.data.denoising import Denoiser, Pair, denoisers
 from recipes.data.sources import Examples
 from recipes.data.token_files import PAIR, ROWS_PER_BATCH, TokenSplit, TokenWriter
-from recipes.data.tokenizer import MAX_TRAINING_CHARS, TextTokenizer, train_unigram, truncate_tokens
+from recipes.data.tokenizer import MAX_TRAINING_CHARS, TextTokenizer, offsets_of, train_unigram, truncate_tokens
 from recipes.errors import UserError
 
 Say = Callable[[str], None]
@@ -253,9 +253,7 @@ def _encoded(examples: Examples, tokenizer: TextTokenizer, counts: SplitCounts) 
 
 
 def _flat(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    return np.concatenate(rows), offsets
+    return np.concatenate(rows), offsets_of([len(row) for row in rows])
 
 
 def _baselines(train: np.ndarray, held_out: np.ndarray) -> dict[str, float]:

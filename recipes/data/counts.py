@@ -55,7 +55,7 @@ class SplitCounts:
 
     def count_drawn_targets(self, split: TokenSplit, most: int | None) -> None:
         """Of chunks; of very many only ``most``, spread evenly, each for several."""
-        chunks = np.flatnonzero(~split.is_pair(np.arange(len(split))))
+        chunks = np.flatnonzero(~split.is_pair)
         step = 1 if most is None else max(1, len(chunks) // most)
         drawn = np.zeros_like(self.target_ids)
         for i in chunks[::step].tolist():

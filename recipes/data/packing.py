@@ -34,17 +34,12 @@ class Lengths:
         return int(self.source[examples].sum() + self.target[examples].sum())
 
 
-def pack(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> list[np.ndarray]:
+def best_cut(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> tuple[int, list[np.ndarray]]:
     """Micro-batches of at most ``budget`` padded tokens, their number a multiple of ``multiple``.
 
     As few as the budget allows, in that of several orders and cuts that keeps ``multiple`` ranks busy for the fewest
-    tokens, computed or waited for.
+    tokens, computed or waited for. Returns those tokens, of all ranks together, and the micro-batches.
     """
-    return best_cut(examples, lengths, budget, multiple)[1]
-
-
-def best_cut(examples: np.ndarray, lengths: Lengths, budget: int, multiple: int) -> tuple[int, list[np.ndarray]]:
-    """The tokens that all ranks together compute or wait for, and the micro-batches of `pack`."""
     cuts = [_Cut(order, lengths, budget, multiple) for order in _orders(examples, lengths, budget)]
     fewest = min(cut.num_batches for cut in cuts)
     busy, _, best = min((cut.even_out(), i, cut) for i, cut in enumerate(cuts) if cut.num_batches == fewest)

@@ -50,30 +50,38 @@ def plan_rows(
 ) -> list[list[Rows]]:
     """For every rank its micro-batches, the same number of each, of at most ``budget`` padded tokens.
 
-    longest: most source and target tokens of a row of several examples. factors: lengths of rows to try, as multiples of the longest example. That which keeps the ranks busy for the fewest
-    tokens is taken, and an example a row where none does better.
+    longest: most source and target tokens of a row of several examples. factors: lengths of rows to try, as multiples of
+    the longest example. That which keeps the ranks busy for the fewest tokens is taken, and an example a row where none
+    does better.
     """
-    best = _Option(list(examples[:, None]), lengths, budget, num_ranks)
-    for factor in factors:
-        rows = _filled(examples, lengths, budget, factor, longest)
-        if rows is not None and num_ranks <= len(rows) < len(examples):
-            option = _Option(rows, lengths, budget, num_ranks)
-            # A rank with an empty micro-batch would wait.
-            if option.busy < best.busy and all(map(len, option.packed)):
-                best = option
-    return best.dealt()
+    return _best(examples, lengths, budget, num_ranks, factors, longest)[1].dealt()
 
 
 def best_factors(
     examples: np.ndarray, lengths: Lengths, budget: int, num_ranks: int, longest: tuple[int, int] = ANY
 ) -> tuple[float, ...]:
     """The one of `FACTORS` that `plan_rows` takes for these examples, or none."""
-    busy = {(): _Option(list(examples[:, None]), lengths, budget, num_ranks).busy}
-    for factor in FACTORS:
+    return _best(examples, lengths, budget, num_ranks, FACTORS, longest)[0]
+
+
+def _best(
+    examples: np.ndarray,
+    lengths: Lengths,
+    budget: int,
+    num_ranks: int,
+    factors: Sequence[float],
+    longest: tuple[int, int],
+) -> tuple[tuple[float, ...], _Option]:
+    """The factor that is taken, or none, and its rows."""
+    taken, best = (), _Option(list(examples[:, None]), lengths, budget, num_ranks)
+    for factor in factors:
         rows = _filled(examples, lengths, budget, factor, longest)
-        if rows is not None and len(rows) >= num_ranks:
-            busy[(factor,)] = _Option(rows, lengths, budget, num_ranks).busy
-    return min(busy, key=lambda factors: busy[factors])
+        if rows is not None and num_ranks <= len(rows) < len(examples):
+            option = _Option(rows, lengths, budget, num_ranks)
+            # A rank with an empty micro-batch would wait.
+            if option.busy < best.busy and all(map(len, option.packed)):
+                taken, best = (factor,), option
+    return taken, best
 
 
 class _Option:

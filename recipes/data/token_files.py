@@ -90,6 +90,7 @@ class TokenSplit:
     Attributes:
         source_lengths, target_lengths: tokens of every example, the end token included (int32).
         tasks: number of every example's task (int16).
+        is_pair: of every example whether its target is a text of its own, and not what was taken out of the source.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class TokenSplit:
         self._row = [batch.column("row").to_numpy() for batch in batches]
         self.tasks = _joined([batch.column("task").to_numpy() for batch in batches], np.int16)
         self._denoiser = _joined([batch.column("denoiser").to_numpy() for batch in batches], np.int16)
+        self.is_pair = self._denoiser == PAIR
         self.source_lengths, self.target_lengths = self._stored_lengths("source"), self._stored_lengths("target")
         for number, denoiser in enumerate(denoisers):
             chunks = self._denoiser == number
@@ -143,7 +145,7 @@ class TokenSplit:
         """Source and target ids of example i; of a pair, read-only views."""
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
-        if self._denoiser[i] == PAIR:
+        if self.is_pair[i]:
             return Pair(self._view("source", i), self._view("target", i))
         draw = np.random.default_rng([*self._drawn_from, int(i)])
         denoiser = self._denoisers[self._denoiser[i]]
@@ -156,10 +158,6 @@ class TokenSplit:
     def target(self, i: int) -> np.ndarray:
         """Target ids of example i."""
         return self.pair(i).target
-
-    def is_pair(self, i: int | np.ndarray) -> bool | np.ndarray:
-        """Whether the target is a text of its own, and not what was taken out of the source."""
-        return self._denoiser[i] == PAIR
 
     def _view(self, side: Side, i: int) -> np.ndarray:
         batch, place = divmod(int(i), self._rows_per_batch)

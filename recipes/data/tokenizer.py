@@ -74,7 +74,7 @@ class TextTokenizer:
         ids, offsets = self._encode_bytes(texts) if self._byte_level else (None, None)
         if ids is None:
             rows = [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
-            offsets = _offsets(np.fromiter(map(len, rows), np.int64, len(rows)))
+            offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
             ids = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
         if max_tokens is not None:
             ids, offsets = truncate_tokens(ids, offsets, max_tokens, self.eos_id)
@@ -85,7 +85,7 @@ class TextTokenizer:
         if any("<" in text and SPECIAL_TOKEN.search(text) for text in texts):
             return None, None
         encoded = [text.encode("utf-8") for text in texts]
-        offsets = _offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
+        offsets = offsets_of(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
         # Any byte may stand where the end token goes; it is overwritten.
         joined = np.frombuffer(b"\0".join([*encoded, b""]), np.uint8)
         ids = joined.astype(np.int32) + 3
@@ -144,12 +144,13 @@ def truncate_tokens(
         return ids, offsets
     place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
     kept = ids[place < max_tokens].copy()
-    new_offsets = _offsets(np.minimum(lengths, max_tokens))
+    new_offsets = offsets_of(np.minimum(lengths, max_tokens))
     kept[new_offsets[1:] - 1] = eos_id
     return kept, new_offsets
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where texts of these lengths begin when they stand in a row, and where the last one ends; int64."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.config import TokenizerBlock
+from recipes.config.published import MODEL_TYPES
 from recipes.errors import UserError
 from recipes.storage import Storage
 from recipes.training.precision import resolve_precision
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # A run's model, in its folder.
 EXPORT = "export"
-_KINDS = ("t5", "mt5")
 # What a saved model can be asked to compute in; auto: as saved where the device can, else fp32.
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -67,7 +67,7 @@ def check_t5(folder: Storage) -> None:
         kind = json.loads(place.read_text("config.json")).get("model_type")
     except (ValueError, AttributeError):
         raise UserError(f"{place}/config.json is not the config of a model") from None
-    if kind not in _KINDS:
+    if kind not in MODEL_TYPES:
         raise UserError(f"{place} holds a {kind}, not a T5")
 
 
@@ -90,7 +90,7 @@ def load_saved(folder: Path, device: str, precision: str = "saved") -> tuple[T5F
     place = _device(device)
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
-        if kind not in _KINDS:
+        if kind not in MODEL_TYPES:
             raise UserError(f"{folder} holds a {kind}, not a T5")
         model, found = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, weights_only=True, output_loading_info=True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.config import ModelBlock, RunConfig, ShapeBlock
-from recipes.config.published import CHECKPOINTS
+from recipes.config.published import CHECKPOINTS, MODEL_TYPES
 from recipes.errors import UserError, nearest
 
 # ByT5's ids: 3 special, 256 bytes, 125 sentinels.
@@ -133,7 +133,7 @@ def shape_of_block(block: ShapeBlock, vocab_size: int) -> T5Shape:
 
 def _shape_of_folder(folder: Path) -> T5Shape:
     content = _read_json(folder / "config.json", f"model.folder {folder}")
-    if content.get("model_type") not in ("t5", "mt5"):
+    if content.get("model_type") not in MODEL_TYPES:
         raise UserError(f"model.folder {folder}: its config.json is of a {content.get('model_type')}, not a T5")
     names = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")
     wrong = [name for name in names if not isinstance(content.get(name), int) or content[name] < 1]

@@ -23,7 +23,6 @@ from recipes.training.snapshot import Snapshot, local_copy, take_snapshot, write
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-_TAG = "deepspeed"
 _MERGED = "merged"
 
 
@@ -78,8 +77,8 @@ class Checkpoints:
         """
         self.wait()
         began = time.monotonic()
-        files = take_snapshot(engine, _TAG)
-        files[_rank_file(self.rank)] = {"counters": counters, "random": random_state()}
+        files = take_snapshot(engine, manifests.SHARDS)
+        files[manifests.rank_file(self.rank)] = {"counters": counters, "random": random_state()}
         stage = engine.zero_optimization_stage()
         self._thread = threading.Thread(
             target=self._writing, args=(files, step, stage, best_step, began), name="checkpoint", daemon=True
@@ -150,7 +149,7 @@ class Checkpoints:
     def _read(self, engine: DeepSpeedEngine, folder: Path, manifest: Manifest) -> dict[str, Any]:
         if manifest.world_size == self.world_size:
             _load_own_shards(engine, folder)
-            state = torch.load(folder / _rank_file(self.rank), weights_only=False)
+            state = torch.load(folder / manifests.rank_file(self.rank), weights_only=False)
             set_random_state(state["random"])
             return state["counters"]
         if manifest.zero_stage == 0:
@@ -159,7 +158,7 @@ class Checkpoints:
             self._load_others_shards(engine, folder, manifest)
         # Another number of workers: dropout masks are new ones, sums are carried on by rank 0.
         ranks = range(manifest.world_size)
-        all_counters = [torch.load(folder / _rank_file(r), weights_only=False)["counters"] for r in ranks]
+        all_counters = [torch.load(folder / manifests.rank_file(r), weights_only=False)["counters"] for r in ranks]
         loss_sum = sum(counters["loss_sum"] for counters in all_counters)
         return all_counters[0] | {"loss_sum": loss_sum if self._is_rank_0 else 0.0}
 
@@ -169,7 +168,7 @@ class Checkpoints:
         shared = self.run_folder.local is not None
         place = folder.parent / _MERGED if shared else folder / _MERGED
         if self._is_rank_0 or not shared:
-            merge_shards(folder / _TAG, place)
+            merge_shards(folder / manifests.SHARDS, place)
         dist.barrier()
         load_merged(engine, place)
         dist.barrier()
@@ -224,13 +223,9 @@ def _reason(error: Exception) -> str:
 
 
 def _load_own_shards(engine: DeepSpeedEngine, folder: Path) -> None:
-    path, _ = engine.load_checkpoint(str(folder), tag=_TAG)
+    path, _ = engine.load_checkpoint(str(folder), tag=manifests.SHARDS)
     if path is None:
         raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
-
-
-def _rank_file(rank: int) -> str:
-    return f"rank_{rank:05d}.pt"
 
 
 def random_state() -> dict[str, Any]:

@@ -62,7 +62,7 @@ def predictions(
 
 def _words(data: TokenData, i: int) -> Callable[[Iterable[int]], str]:
     """Ids to text; where gaps are to be filled, with their marks."""
-    return data.tokenizer.decode if data.held_out.is_pair(i) else data.tokenizer.show
+    return data.tokenizer.decode if data.held_out.is_pair[i] else data.tokenizer.show
 
 
 def as_records(data: TokenData, examples: np.ndarray, texts: dict[int, str]) -> list[dict[str, str]]:
@@ -87,7 +87,7 @@ def generated_scores(run: Training) -> tuple[TextScores, int]:
     """
     before = random_state()
     held_out = run.data.held_out
-    pairs = np.flatnonzero(held_out.is_pair(np.arange(len(held_out))))
+    pairs = np.flatnonzero(held_out.is_pair)
     examples = pairs[spread_evenly(len(pairs), run.config.evaluation.num_generated)]
     model = plain_model(run.engine)
     texts = predictions(model, run.data, examples, decoding_of(run.config), run.rank, dist.get_world_size())

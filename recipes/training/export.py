@@ -17,7 +17,7 @@ from recipes.evaluation.generation import Decoding
 from recipes.evaluation.saved_model import EXPORT
 from recipes.storage import Storage
 from recipes.training.lora import merged, save_adapter
-from recipes.training.model import PAD, untied
+from recipes.training.model import PAD, skeleton, untied
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -112,17 +112,15 @@ def _whole_weights(engine: DeepSpeedEngine, on_all_ranks: bool = False) -> dict[
 def rebuilt(module: T5ForConditionalGeneration, weights: dict[str, torch.Tensor]) -> T5ForConditionalGeneration:
     """A model of its own around these weights, LoRA's updates merged into them; draws no random number. Of ``module``
     only config, ties and LoRA's scale count."""
-    from transformers import GenerationConfig, T5ForConditionalGeneration
+    from transformers import GenerationConfig
 
     weights = merged(module, weights)
     config = module.config.__class__.from_dict(module.config.to_dict())
     config.scale_decoder_outputs = module.config.scale_decoder_outputs
     config.use_cache = True
     config.dtype = next(iter(weights.values())).dtype
-    with torch.device("meta"):
-        model = T5ForConditionalGeneration(config)
+    model = skeleton(config, has_own_classifier=untied(module))
     if untied(module):
-        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
         # Read by transformers on loading: an untied T5 does not scale its decoder's output.
         model.config.tie_word_embeddings = False
     missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)

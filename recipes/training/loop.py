@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from recipes.data.cache import TokenData
     from recipes.data.plan import BatchPlan
+    from recipes.data.rows import Rows
     from recipes.data.token_files import TokenSplit
 
 
@@ -73,7 +74,7 @@ class Training:
     engine: DeepSpeedEngine
     data: TokenData
     plan: BatchPlan
-    held_out_batches: list[list[np.ndarray]]
+    held_out_batches: list[list[Rows]]
     checkpoints: Checkpoints
     notices: Notices
     report: Callable[[dict[str, Any]], None]
@@ -235,8 +236,8 @@ def micro_batches(run: Training, position: int) -> Iterator[MicroBatch]:
     return _tensors(run, train, run.plan.micro_batches(position)[run.rank])
 
 
-def _tensors(run: Training, split: TokenSplit, micro_batches: list[np.ndarray]) -> Iterator[MicroBatch]:
-    return (collate(split, examples, run.data.pad_id).to(run.engine.device) for examples in micro_batches)
+def _tensors(run: Training, split: TokenSplit, micro_batches: list[Rows]) -> Iterator[MicroBatch]:
+    return (collate(split, rows, run.data.pad_id).to(run.engine.device) for rows in micro_batches)
 
 
 def _log(run: Training, update: UpdateResult) -> None:

@@ -15,6 +15,8 @@ from recipes.storage import Storage
 
 FOLDER = "checkpoints"
 NAME = "manifest.json"
+# Below a checkpoint's folder: what DeepSpeed wrote, and beside it a file of every rank.
+SHARDS = "deepspeed"
 _STEP = re.compile(r"step_(\d{8,})")
 
 
@@ -30,6 +32,10 @@ class Manifest:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
+
+
+def rank_file(rank: int) -> str:
+    return f"rank_{rank:05d}.pt"
 
 
 def folder_name(step: int) -> str:

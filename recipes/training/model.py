@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recipes.config import ModelBlock, OptimizerBlock, ShapeBlock
+from recipes.config.published import MODEL_TYPES
 from recipes.errors import UserError
 from recipes.training.lora import add_lora
 
@@ -113,7 +114,7 @@ def _pretrained_config(block: ModelBlock) -> T5Config:
         config = AutoConfig.from_pretrained(origin, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"model {origin} cannot be loaded: {str(error).splitlines()[0]}") from None
-    if config.model_type not in ("t5", "mt5"):
+    if config.model_type not in MODEL_TYPES:
         raise UserError(f"model {origin} is a {config.model_type}, not a T5")
     if config.model_type == "mt5":
         # A T5 v1.1 in all but name: the classifier's input is never scaled, which T5's config takes from this key.

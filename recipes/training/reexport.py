@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from transformers import T5Config
 
 Say = Callable[[str], None]
-_SHARDS = "deepspeed"
-_RANK_0 = "rank_00000.pt"
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,15 @@ def export_checkpoint(
     from recipes.training.snapshot import local_copy
     from recipes.training.whole_weights import checkpoint_weights
 
-    manifest = _chosen(run_folder, which or _as_training(run_folder, config, say), say)
+    manifest = _chosen(run_folder, which, config, say)
     trained_in = config.training.precision
     wanted = precision or trained_in
     tokenizer = _tokenizer(run_folder, config, say)
     say(f"{run_folder}: the checkpoint at update {manifest.step} in {wanted}")
     with torch.no_grad(), local_copy(run_folder, manifests.folder_name(manifest.step)) as folder:
-        weights = checkpoint_weights(folder / _SHARDS, manifest.zero_stage, trained_in=trained_in, wanted=wanted)
+        weights = checkpoint_weights(
+            folder / manifests.SHARDS, manifest.zero_stage, trained_in=trained_in, wanted=wanted
+        )
     has_own_classifier = "lm_head.weight" in weights
     place.make_folder()
     t5 = _model_config(run_folder, config, vocab_size=len(weights["shared.weight"]))
@@ -94,35 +94,32 @@ def export_checkpoint(
     return Exported(manifest.step, wanted)
 
 
-def _as_training(run_folder: Storage, config: RunConfig, say: Say) -> str:
-    if config.evaluation.export != "best":
-        return "last"
-    steps = manifests.steps_with_folder(run_folder)
-    return "best" if steps and _best_step(run_folder, _newest(run_folder, steps, say)) else "last"
-
-
-def _chosen(run_folder: Storage, which: str, say: Say) -> Manifest:
+def _chosen(run_folder: Storage, which: str | None, config: RunConfig, say: Say) -> Manifest:
+    """The checkpoint that is meant, whole; None: the one that training exports."""
     steps = manifests.steps_with_folder(run_folder)
     if not steps:
         raise UserError(f"{run_folder}: has no checkpoint")
-    if which == "last":
-        return _newest(run_folder, steps, say)
-    if which == "best":
-        step = _best_step(run_folder, _newest(run_folder, steps, say))
-        if not step:
+    if which in (None, "last", "best"):
+        newest = _newest(run_folder, steps, say)
+        wants_best = which == "best" or (which is None and config.evaluation.export == "best")
+        step = _best_step(run_folder, newest) if wants_best else newest.step
+        if not step and which == "best":
             raise UserError(f"--checkpoint best: {run_folder} keeps no best checkpoint (evaluation.best)")
+        if step in (0, newest.step):
+            return newest
     elif which.isdecimal():
         step = int(which)
     else:
         raise UserError(f"--checkpoint is '{which}': give last, best, or a number of updates ({_shown(steps)})")
+    asked = which or "best"
     if step not in steps:
         raise UserError(
-            f"--checkpoint {which}: {run_folder} has no checkpoint at update {step}, only at {_shown(steps)}"
+            f"--checkpoint {asked}: {run_folder} has no checkpoint at update {step}, only at {_shown(steps)}"
         )
     manifest, fault = _read(run_folder, step)
     if fault is not None:
         raise UserError(
-            f"--checkpoint {which}: the checkpoint at update {step} {fault}; {run_folder} has {_shown(steps)}"
+            f"--checkpoint {asked}: the checkpoint at update {step} {fault}; {run_folder} has {_shown(steps)}"
         )
     return manifest
 
@@ -146,7 +143,9 @@ def _read(run_folder: Storage, step: int) -> tuple[Manifest, str | None]:
     if manifest is None:
         return Manifest(step, 0, 0, "", {}), "has no manifest (it was never finished)"
     needed = {
-        name: entry for name, entry in manifest.files.items() if name.startswith(f"{_SHARDS}/") or name == _RANK_0
+        name: entry
+        for name, entry in manifest.files.items()
+        if name.startswith(f"{manifests.SHARDS}/") or name == manifests.rank_file(0)
     }
     fault = manifests.damage(run_folder, replace(manifest, files=needed))
     return manifest, None if fault is None else f"is damaged ({fault})"
@@ -156,7 +155,7 @@ def _best_step(run_folder: Storage, newest: Manifest) -> int:
     """As the newest checkpoint knows it; 0 where none is tracked."""
     import torch
 
-    content = run_folder.read_bytes(f"{manifests.folder_name(newest.step)}/{_RANK_0}")
+    content = run_folder.read_bytes(f"{manifests.folder_name(newest.step)}/{manifests.rank_file(0)}")
     return torch.load(io.BytesIO(content), weights_only=False)["counters"]["best"]["step"]
 
 
@@ -174,7 +173,7 @@ def _model_config(run_folder: Storage, config: RunConfig, vocab_size: int) -> T5
 
 def _tokenizer(run_folder: Storage, config: RunConfig, say: Say) -> TextTokenizer:
     """Of the run's token cache, else of its export, else made again from the data."""
-    storage = Storage(run_folder.local.parent if run_folder.local else run_folder.uri.rstrip("/").rpartition("/")[0])
+    storage = run_folder.parent
     known = known_tokenizer(config.data, storage)
     if known is not None:
         return known

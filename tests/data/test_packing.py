@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipes.data.packing import Lengths, _cut, balance, pack
+from recipes.data.packing import Lengths, _cut, balance, best_cut
 
 
 def test_tokens_of_a_micro_batch():
@@ -19,15 +19,15 @@ def test_cut_fills_up_to_the_limit():
 
 def test_few_micro_batches_of_equal_cost():
     lengths = Lengths(np.full(10, 5), np.full(10, 5))
-    packed = pack(np.arange(10), lengths, 80, 1)
+    _, packed = best_cut(np.arange(10), lengths, 80, 1)
     assert [len(batch) for batch in packed] == [5, 5]
-    assert [len(batch) for batch in pack(np.arange(10), lengths, 80, 5)] == [2, 2, 2, 2, 2]
+    assert [len(batch) for batch in best_cut(np.arange(10), lengths, 80, 5)[1]] == [2, 2, 2, 2, 2]
 
 
 def test_like_lengths_lie_together():
     source = np.array([2, 40] * 8)
     lengths = Lengths(source, np.full(16, 3))
-    for batch in pack(np.arange(16), lengths, 8 * 43, 1):
+    for batch in best_cut(np.arange(16), lengths, 8 * 43, 1)[1]:
         assert len(set(source[batch])) == 1
 
 

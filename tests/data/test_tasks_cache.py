@@ -101,8 +101,8 @@ def test_ul2_marks_its_kinds_and_splits_once(texts, storage):
     num = len(train)
     for mark, share in (("[R]", 2 / 7), ("[S]", 1 / 7), ("[X]", 4 / 7)):
         assert abs(counts[mark] - num * share) < 4 * (num * share * (1 - share)) ** 0.5
-    assert [bool(train.is_pair(i)) for i in range(num)] == [mark == "[S]" for mark in marks]
-    continued = next(i for i in range(num) if train.is_pair(i))
+    assert [bool(train.is_pair[i]) for i in range(num)] == [mark == "[S]" for mark in marks]
+    continued = next(i for i in range(num) if train.is_pair[i])
     assert train.source(continued).tolist() == train.drawn_from(1, 2).source(continued).tolist()
 
 
@@ -129,7 +129,7 @@ def test_tasks_stand_one_after_the_other(texts, tmp_path, storage):
         assert data.meta[name]["source_tokens"] == sum(len(split.source(i)) for i in range(len(split)))
         assert split.where(0).startswith("turn: pairs.jsonl row ")
         assert split.where(len(split) - 1).startswith("fill: texts.txt row ")
-        assert [bool(split.is_pair(i)) for i in (0, len(split) - 1)] == [True, False]
+        assert [bool(split.is_pair[i]) for i in (0, len(split) - 1)] == [True, False]
     assert turn["train_examples"] + turn["held_out_examples"] == 90
     assert data.tokenizer.decode(data.train.source(0)).startswith("turn: ")
 

@@ -13,8 +13,10 @@ from recipes.config_file import load_config
 from recipes.data.tokenizer import bytes_tokenizer
 from recipes.errors import UserError
 from recipes.launching.preflight import prepare
+from recipes.storage import Storage
 from recipes.training.export import ADAPTER
 from recipes.training.model import build_model, group_lr_ratios, parameter_groups
+from recipes.training.reexport import export_checkpoint
 from tests.conftest import small_run
 from tests.training.alone import train_alone
 
@@ -95,6 +97,12 @@ def test_a_run(process_group, base, pairs, tmp_path, stage, precision):
     train_alone(job_of(base, pairs, tmp_path, *settings, "run.name=broken"))
     for name in ("export/model.safetensors", "export/adapter/adapter_model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    # Out of a checkpoint: the same files.
+    place = Storage(tmp_path / "again")
+    export_checkpoint(whole.run_folder, whole.config, "4", None, place, "export", lambda text: None)
+    for name in ("export/model.safetensors", "export/adapter/adapter_model.safetensors"):
+        assert place.read_bytes(name) == (tmp_path / "whole" / name).read_bytes()
 
     # The export is the base with the adapter merged; the base itself is unchanged.
     export = tmp_path / "whole" / "export"
