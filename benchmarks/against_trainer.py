@@ -1,20 +1,23 @@
 """Real tokens per second beside transformers' Seq2SeqTrainer, on real lengths.
 
-    python benchmarks/against_trainer.py MULTI30K [--rounds 5] [--precision fp32|bf16] [--threads 2] [--json FILE] [--picture FILE]
+    python benchmarks/against_trainer.py CONFIG [key=value ...] [--rounds 5] [--updates 6] [--threads 2] [--only NAME ...] [--json FILE]
+                                         [--picture FILE]
 
-MULTI30K: a folder with train.parquet and validation.parquet. One process, the same model (10 M parameters), tokens, AdamW, 128 examples
-an update, clipping and threads; the settings take turns in every round. The Trainer runs with its defaults, and with each of its other
-sampling strategies and batch sizes; seconds are those between ends of updates, after two to warm up. Medians.
+The model, tokens, precision, AdamW, clipping and examples an update of CONFIG for both, but for the Trainer as it comes, which takes 8
+examples an update; one process for the Trainer and one for the recipe, which take turns in every round. Seconds are those between ends
+of updates, after two to warm up. Medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,87 +30,89 @@ from recipes.launching.preflight import prepare
 from recipes.training.model import build_model
 from recipes.training.run import train
 
-CONFIG = Path(__file__).parents[1] / "recipes" / "configs" / "multi30k.yaml"
-WARM, TIMED, EXAMPLES = 2, 5, 128
-SHAPE = "{d_model: 256, d_kv: 64, d_ff: 1024, num_layers: 5, num_heads: 4, dropout_rate: 0.1}"
-# Sampling, examples at once (as many times as make 128). The first two are the defaults, with 128 examples an update.
+WARM = 2
+# Sampling, examples at once, whether they are an update.
 TRAINER = {
-    "Trainer, defaults": ("random", 8),
-    "Trainer, random, 32": ("random", 32),
-    "Trainer, grouped, 32": ("group_by_length", 32),
-    "Trainer, grouped, 64": ("group_by_length", 64),
-    "Trainer, grouped, 128": ("group_by_length", 128),
+    "Trainer, as it comes": ("random", 8, True),
+    "Trainer, random": ("random", 32, False),
+    "Trainer, grouped, 32 at once": ("group_by_length", 32, False),
+    "Trainer, grouped, 64 at once": ("group_by_length", 64, False),
+    "Trainer, grouped, 128 at once": ("group_by_length", 128, False),
 }
 RECIPE = "this recipe"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--only", nargs="*", choices=TRAINER, default=list(TRAINER))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    join_alone()
+    options = parser.parse_intermixed_args()
     found: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="against_trainer_") as folder:
+    with tempfile.TemporaryDirectory(prefix="against_trainer_") as folder, _process() as trainer, _process() as recipe:
         for number in range(options.rounds):
-            for name in (*TRAINER, RECIPE):
-                measure = of_recipe if name == RECIPE else of_trainer
-                found.setdefault(name, []).append(measure(Path(folder), options, name))
+            for name in (*options.only, RECIPE):
+                process, measure = (recipe, of_recipe) if name == RECIPE else (trainer, of_trainer)
+                found.setdefault(name, []).append(process.submit(measure, Path(folder), options, name).result())
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-    torch.distributed.destroy_process_group()
     summary = summed_up(found)
     print(table(summary))
     if options.json:
-        settings = {"precision": options.precision, "threads": options.threads, "rounds": options.rounds}
+        settings = {name: getattr(options, name) for name in ("config", "overrides", "rounds", "updates", "threads")}
         options.json.write_text(json.dumps({"settings": settings, "results": summary}, indent=1) + "\n")
     if options.picture:
         draw(summary, options.picture)
 
 
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Any, TokenData]:
     overrides = [
+        *options.overrides,
         f"run.storage_path={folder}",
         "run.name=recipe",
-        "run.resume=never",
-        f"data.source={options.data / 'train.parquet'}",
-        f"data.eval_source={options.data / 'validation.parquet'}",
-        f"model.shape={SHAPE}",
-        f"training.precision={options.precision}",
-        f"training.examples_per_update={EXAMPLES}",
-        "training.micro_batch_tokens=4500",
         "training.eval_every_steps=1000000",
         "training.num_samples=0",
-        f"schedule.total_steps={WARM + TIMED + 1}",
+        # One more than is timed: after the last there is an evaluation.
+        f"schedule.total_steps={WARM + options.updates + 1}",
         "schedule.warmup.steps=2",
         "checkpoint.every_steps=1000000",
+        "scaling.num_workers=1",
         f"scaling.cpus_per_worker={options.threads}",
     ]
-    job, _, _ = prepare(load_config(CONFIG, overrides), lambda text: None, started_at=0.0)
+    job, _, _ = prepare(load_config(options.config, overrides), lambda text: None, started_at=0.0)
     return job, open_data(job.data_folder)
 
 
 def of_recipe(folder: Path, options: argparse.Namespace, name: str) -> dict[str, float]:
     """The recipe's own loop, metrics and all."""
+    if not torch.distributed.is_initialized():
+        join_alone()
     job, _ = prepared(folder, options)
-    ends, tokens, losses = [], [], []
+    ends, tokens = [], []
 
     def note(run: Any) -> None:
         ends.append(time.perf_counter())
         tokens.append(run.update_tokens)
 
-    def publish(message: dict[str, Any]) -> None:
-        if "loss" in message.get("metrics", {}):
-            losses.append(message["metrics"]["loss"])
-
-    train(job, device=torch.device("cpu"), phases={}, publish=publish, report=lambda metrics: None, after_update=note)
+    train(
+        job,
+        device=torch.device("cpu"),
+        phases={},
+        publish=lambda message: None,
+        report=lambda metrics: None,
+        after_update=note,
+    )
     job.run_folder.delete_folder("")
-    seconds, real = ends[WARM + TIMED - 1] - ends[WARM - 1], tokens[WARM + TIMED - 1] - tokens[WARM - 1]
-    return {"tokens_per_s": real / seconds, "update_s": seconds / TIMED, "padding": 0.0}
+    seconds, real = ends[-2] - ends[WARM - 1], tokens[-2] - tokens[WARM - 1]
+    return {"tokens_per_s": real / seconds, "update_s": seconds / options.updates, "padding": 0.0}
 
 
 def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str, float]:
@@ -122,10 +127,11 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str
     )
 
     job, data = prepared(folder, options)
-    job.run_folder.delete_folder("")
-    sampling, size = TRAINER[name]
+    torch.set_num_threads(options.threads)
+    (sampling, size, alone), settings = TRAINER[name], job.config.training
     train_data = [
-        {"input_ids": data.train.source(i).tolist(), "labels": data.train.target(i).tolist()} for i in range(12_000)
+        {"input_ids": data.train.source(i).tolist(), "labels": data.train.target(i).tolist()}
+        for i in range(len(data.train))
     ]
     collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(Path(str(job.data_folder)) / "tokenizer"))
     counts, ends = [], []
@@ -146,12 +152,12 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str
 
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"),
-        max_steps=WARM + TIMED,
+        max_steps=WARM + options.updates,
         per_device_train_batch_size=size,
-        gradient_accumulation_steps=EXAMPLES // size,
+        gradient_accumulation_steps=1 if alone else settings.examples_per_update // size,
         train_sampling_strategy=sampling,
-        learning_rate=1e-3,
-        bf16=options.precision == "bf16",
+        learning_rate=float(job.schedule.peak_lr),
+        bf16=job.precision == "bf16",
         use_cpu=True,
         report_to=[],
         save_strategy="no",
@@ -165,8 +171,13 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str
     )
     trainer.train()
     (begin, first), (end, last) = ends[WARM - 1], ends[-1]
+    # The Trainer fetches all batches of an update before it begins.
     real, computed = (sum(side) for side in zip(*counts[first:last], strict=True))
-    return {"tokens_per_s": real / (end - begin), "update_s": (end - begin) / TIMED, "padding": 1 - real / computed}
+    return {
+        "tokens_per_s": real / (end - begin),
+        "update_s": (end - begin) / options.updates,
+        "padding": 1 - real / computed,
+    }
 
 
 def summed_up(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
