@@ -46,6 +46,9 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
         phases = payload["phases"] | {"workers": before - sum(payload["phases"].values())}
         from ray.train.torch import get_device
 
+        from recipes.training.libraries import load_libraries
+
+        load_libraries()
         from recipes.training.run import train
 
         return train(
