@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 
 def load_libraries() -> None:
@@ -15,10 +16,10 @@ def load_libraries() -> None:
     torch.compile when it is imported, which loads torch's code generator (0.7 s). Nothing here uses either.
     """
     with _absent("mlflow"):
-        pass
+        import_module("deepspeed")
     with _nothing_compiled():
-        pass
-    import transformers.models.t5.modeling_t5  # noqa: F401
+        import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    import_module("transformers.models.t5.modeling_t5")
 
 
 @contextmanager
