@@ -64,7 +64,7 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
         stage 1     3 e P (M-1) + g P                          (128 | 130) P/N
         stage 2     g P M + 3 e P/N (M-1)                      (128 | 130) P/N
         stage 3     (6 e + 4 e/N) P M + e P/N (M-1)            (128 | 126) P/N
-                    and (2 e + 3 e/N) of each gathered element where N > 1
+                    and (2 e + 3 e/N) of each gathered element where N > 1 and several are gathered in one call
 
     with g = 4 e + 2 e [N > 1] + 4 e/N: into the bucket, divided, out of it, flattened. Adding up gradients reads two and
     writes one. The other optimizers are taken to be like AdamW.
@@ -80,5 +80,6 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
     if zero.stage == 2:
         return trained * (bucket * m + 3 * e / n * (m - 1) + (128 if fp32 else 130) / n)
     gradients = trained * ((6 * e + 4 * e / n) * m + e / n * (m - 1))
-    gathers = m * gathered_elements(model, zero) * (2 * e + 3 * e / n) * several
+    together = several and zero.prefetch_bucket > 0
+    gathers = m * gathered_elements(model, zero) * (2 * e + 3 * e / n) * together
     return gradients + gathers + trained * (128 if fp32 else 126) / n

@@ -43,7 +43,7 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
                   but what is used again within max_reuse_distance elements, so: P + max(0, P - max_reuse_distance / 2);
                   once the small persistent parameters, one by one
 
-    At every stage two all-reduces of one number: the gradients' norm, and whether they are finite.
+    From stage 1 on two all-reduces of one number: the gradients' norm, and whether they are finite.
     No call is larger than its bucket, apart from a single larger parameter. Frozen weights have no gradients to send and
     do not change: for them P counts in stage 3's all-gather only.
     """
@@ -52,7 +52,7 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
     calls = max(1, math.ceil(trained / zero.reduce_bucket))
     numbers = Traffic("all_reduce", 8.0, 2)
     if zero.stage == 0:
-        return [Traffic("all_reduce", e * trained, calls), numbers]
+        return [Traffic("all_reduce", e * trained, calls)]
     if zero.stage < 3:
         times = m if zero.stage == 2 else 1
         # One all-gather per parameter group: matrices, and norms with biases.
