@@ -79,7 +79,10 @@ class BareLoop:
         config = job.config
         model = build_model(config.model, vocab_size, config.run.seed)
         groups = parameter_groups(model, config.optimizer, config.schedule.peak_lr)
-        self.engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=job.ds_config)
+        schedule = None if "scheduler" in job.ds_config else job.schedule.to_torch
+        self.engine, *_ = deepspeed.initialize(
+            model=model, model_parameters=groups, config=job.ds_config, lr_scheduler=schedule
+        )
         self.batches, self.losses = batches, []
 
     def update(self, k: int) -> None:
