@@ -19,16 +19,17 @@ from pyarrow import fs
 
 from recipes.config import DataBlock, TaskBlock
 from recipes.data import pydoc
-from recipes.data.sources import Examples, list_files
+from recipes.data.sources import list_files
+from recipes.data.split import Split
 from recipes.data.tokenizer import TextTokenizer
 
-FORMAT = 2  # raise it when the content of a cache changes for the same input
+FORMAT = 3  # raise it when the content of a cache changes for the same input
 # A file changed this short a time ago could change again within the clock's grain and keep its times.
 _SETTLED_SECONDS = 2.0
 
 
 def content_fingerprint(
-    config: DataBlock, parts: Sequence[tuple[TaskBlock, Examples, Examples]], tokenizer: TextTokenizer | None
+    config: DataBlock, parts: Sequence[tuple[TaskBlock, Split]], tokenizer: TextTokenizer | None
 ) -> str:
     """The cache's name.
 
@@ -42,8 +43,8 @@ def content_fingerprint(
         made_by = {name: sha256(content).hexdigest() for name, content in sorted(tokenizer.files().items())}
     settings = [config.max_source_tokens, config.max_target_tokens, config.on_too_long]
     texts = [
-        [task.name, task.prefix, task.objective.model_dump(mode="json"), train.digest(), held_out.digest()]
-        for task, train, held_out in parts
+        [task.name, task.prefix, task.objective.model_dump(mode="json"), train.digest, held_out.digest]
+        for task, (train, held_out, _) in parts
     ]
     return _hash([FORMAT, texts, made_by, settings])[:24]
 

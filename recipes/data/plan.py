@@ -142,7 +142,7 @@ class BatchPlan:
 def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPlan:
     """The plan of a run: the same on the launcher, which describes it, and on every rank."""
     texts = config.data.texts
-    sizes = np.bincount(train.tasks, minlength=len(texts)).tolist()
+    sizes = train.task_sizes(len(texts))
     return BatchPlan(
         train.source_lengths,
         train.target_lengths,
