@@ -11,7 +11,7 @@ from pyarrow import csv, ipc
 
 from recipes.config import DataBlock
 from recipes.config_file import parse_as
-from recipes.data import build
+from recipes.data import build, encoding, readers
 from recipes.data.cache import prepare_data
 from recipes.storage import Storage
 from tests.data.corpus import pairs, write_lines
@@ -77,8 +77,13 @@ def hashes(prepared) -> list[str]:
     return [*found, mark(json.dumps(numbers, sort_keys=True).encode())]
 
 
+@pytest.mark.parametrize("windows", ["one", "many"])
 @pytest.mark.parametrize("kind", EXPECTED)
-def test_every_column_is_what_it_was(tmp_path, monkeypatch, kind):
+def test_every_column_is_what_it_was(tmp_path, monkeypatch, kind, windows):
+    if windows == "many":  # of some rows each, where else a file is one
+        monkeypatch.setattr(readers, "MOST_ROWS", 7)
+        monkeypatch.setattr(readers, "_BLOCK_BYTES", 700)
+        monkeypatch.setattr(encoding, "_TEXTS_AT_ONCE", 3)
     if kind == "unigram of a sample":
         monkeypatch.setattr(build, "MAX_TRAINING_CHARS", 9000)
     tokenizer = {"kind": "bytes"} if kind == "bytes" else {"kind": "unigram", "vocab_size": 420}
@@ -86,3 +91,6 @@ def test_every_column_is_what_it_was(tmp_path, monkeypatch, kind):
     config = parse_as(DataBlock, {"tasks": mixed_input(tmp_path), "tokenizer": tokenizer, **settings}, "data")
     prepared = prepare_data(config, Storage(tmp_path / "runs"), lambda words: None)
     assert hashes(prepared) == EXPECTED[kind]
+    # The name too does not depend on how the texts were read.
+    monkeypatch.undo()
+    assert prepare_data(config, Storage(tmp_path / "runs"), lambda words: None) == prepared
