@@ -13,13 +13,13 @@ _BAND_FACTORS = (0.5, 1.0, 1.5, 2.0)
 
 
 class Lengths:
-    """Tokens of every example."""
+    """Tokens of every example, in the integers that they come in: those of ten million are not copied."""
 
     def __init__(self, source: np.ndarray, target: np.ndarray):
         if len(source) != len(target):
             raise ValueError(f"{len(source)} source lengths, {len(target)} target lengths")
-        self.source = np.asarray(source, np.int64)
-        self.target = np.asarray(target, np.int64)
+        self.source = np.asarray(source)
+        self.target = np.asarray(target)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -28,7 +28,7 @@ class Lengths:
         """What a micro-batch of these examples computes."""
         if not len(examples):
             return 0
-        return int(len(examples) * (self.source[examples].max() + self.target[examples].max()))
+        return len(examples) * (int(self.source[examples].max()) + int(self.target[examples].max()))
 
     def real_tokens(self, examples: np.ndarray) -> int:
         return int(self.source[examples].sum() + self.target[examples].sum())
