@@ -58,7 +58,7 @@ def build_cache(
     started = time.monotonic()
     tokenizer = tokenizer or _trained_tokenizer(config, parts, folder / "tokenizer", say)
     tokenizer.save(folder / "tokenizer")
-    encoder = Encoder(tokenizer, folder / "ids")
+    encoder = Encoder(tokenizer, folder / "ids", say)
     plans = _objectives(config, parts, tokenizer)
     kinds = [denoiser for plan in plans for denoiser in plan.denoisers]
     counts, splits = {}, {}

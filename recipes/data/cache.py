@@ -20,7 +20,7 @@ from typing import Any
 from recipes.config import DataBlock
 from recipes.data.build import TaskTexts, build_cache
 from recipes.data.denoising import Denoiser
-from recipes.data.fingerprint import FORMAT, content_fingerprint, stamp
+from recipes.data.fingerprint import FORMAT, content_fingerprint, file_marks, stamp
 from recipes.data.split import split_examples
 from recipes.data.staging import staging_folder
 from recipes.data.token_files import TokenSplit
@@ -109,7 +109,8 @@ def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None]
         UserError: anything wrong with sources, tokenizer or lengths, one line each.
     """
     cache = storage / FOLDER
-    mark = stamp(config)
+    marks = file_marks(config)
+    mark = stamp(config, marks)
     known = _recall(cache, mark)
     if known is not None:
         return _found(cache, known, say)
@@ -124,6 +125,8 @@ def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None]
             if staging is not None:
                 meta = build_cache(staging, config, parts, tokenizer, say)
                 meta |= {"format": FORMAT, "fingerprint": fingerprint}
+                if file_marks(config) != marks:
+                    raise UserError("data: a file of the texts was changed while they were tokenised; start again")
                 _publish(cache, fingerprint, staging, meta)
                 shutil.rmtree(staging, ignore_errors=True)
     if mark is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ _CALLS_AT_ONCE = 2
 # Of a call. An id takes about 150 bytes until it is in an array; fewer texts would leave cores idle.
 _TEXTS_AT_ONCE = 4096
 _CHARS_AT_ONCE = 1_000_000
+_TELL_EVERY_S = 30.0
 _LIST = pa.large_list(pa.field("item", pa.int32(), nullable=False))
 
 
@@ -40,9 +42,13 @@ class Encoder:
     num_reused: windows whose ids a start before this one left behind.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, folder: Path):
-        """folder: keeps the ids, a file for each window, until all is done. It must belong to these texts alone."""
-        self._tokenizer, self._folder = tokenizer, folder
+    def __init__(self, tokenizer: TextTokenizer, folder: Path, say: Callable[[str], None]):
+        """
+        Args:
+            folder: keeps the ids, a file for each window, until all is done. It must belong to these texts alone.
+            say: is told now and then how far it is.
+        """
+        self._tokenizer, self._folder, self._say = tokenizer, folder, say
         self.num_reused = 0
         folder.mkdir(exist_ok=True)
 
@@ -55,6 +61,7 @@ class Encoder:
             sides: source, or source and target.
         """
         windows = enumerate(examples.windows())
+        num_done, told_at = 0, time.monotonic()
         with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
             running: deque[Future[tuple[Encoded, bool]]] = deque()
 
@@ -70,6 +77,10 @@ class Encoder:
                     begin(1)
                     self.num_reused += reused
                     yield encoded
+                    num_done += len(encoded.examples)
+                    if time.monotonic() - told_at > _TELL_EVERY_S:
+                        self._say(f"data: {num_done:,} of {len(examples):,} examples tokenised")
+                        told_at = time.monotonic()
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -122,3 +122,16 @@ def test_what_an_interrupted_start_leaves_and_a_refused_one_does_not(tmp_path, e
     with pytest.raises(error, match="x"):
         interrupted()
     assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "words"), [(600, "data: a file of the texts was changed"), (300, "data.source: .* was changed")]
+)
+def test_a_file_that_changes_between_two_readings_is_refused(tmp_path, source, num_rows, words):
+    def change(line):
+        if "training a vocabulary" in line:  # said between the first reading and the second
+            write_lines(source, pairs(num_rows, seed=1))
+
+    with pytest.raises(UserError, match=words):
+        prepare_data(data_block(source, **SETTINGS), Storage(tmp_path / "runs"), change)
+    assert [path.name for path in (tmp_path / "runs" / "token_cache").iterdir()] == []
