@@ -25,7 +25,7 @@ def staging_folder(
 
     A lock beside it, which the system opens when its holder dies, tells the living from the dead: a living process is
     waited for. The folder stays when the block ends with an error other than a UserError, for the next start to go on.
-    On a file system without locks every process has a folder of its own, and nothing is left to go on with.
+    On a file system without locks, and beside another user's lock, a process has a folder of its own and leaves nothing.
     """
     base.mkdir(parents=True, exist_ok=True)
     lock_path = base / f".{name}.lock"
@@ -35,6 +35,7 @@ def staging_folder(
         folder = base / f".{name}.{uuid.uuid4().hex}.part"
     try:
         if lock is not None and is_made():
+            shutil.rmtree(folder, ignore_errors=True)
             yield None
             return
         folder.mkdir(exist_ok=True)
@@ -52,10 +53,13 @@ def staging_folder(
 
 
 def _locked(path: Path, say: Callable[[str], None]) -> IO[str] | None:
-    """The file, locked; None where the file system has no locks."""
+    """The file, locked; None where the file system has no locks, or it is another user's."""
     told = False
     while True:
-        lock = path.open("w")
+        try:
+            lock = path.open("w")
+        except PermissionError:
+            return None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -84,6 +84,7 @@ def test_every_column_is_what_it_was(tmp_path, monkeypatch, kind, windows):
         monkeypatch.setattr(readers, "MOST_ROWS", 7)
         monkeypatch.setattr(readers, "_BLOCK_BYTES", 700)
         monkeypatch.setattr(encoding, "_TEXTS_AT_ONCE", 3)
+        monkeypatch.setattr(build, "_IDS_PER_BATCH", 160 * 16)
     if kind == "unigram of a sample":
         monkeypatch.setattr(build, "MAX_TRAINING_CHARS", 9000)
     tokenizer = {"kind": "bytes"} if kind == "bytes" else {"kind": "unigram", "vocab_size": 420}
