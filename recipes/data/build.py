@@ -56,8 +56,7 @@ def build_cache(
             the limits or the tokenizer leave no room for.
     """
     started = time.monotonic()
-    tokenizer = tokenizer or _trained_tokenizer(config, parts, folder / "tokenizer", say)
-    tokenizer.save(folder / "tokenizer")
+    tokenizer = _kept_tokenizer(folder / "tokenizer", lambda: tokenizer or _trained_tokenizer(config, parts, say))
     encoder = Encoder(tokenizer, folder / "ids", say)
     plans = _objectives(config, parts, tokenizer)
     kinds = [denoiser for plan in plans for denoiser in plan.denoisers]
@@ -88,18 +87,7 @@ def build_cache(
         "settings": config.model_dump(mode="json"),
         "train": counts["train"].meta(splits["train"]),
         "held_out": counts["held_out"].meta(splits["held_out"]),
-        "tasks": [
-            {
-                "name": part.task.name,
-                "objective": part.task.objective.kind,
-                "source": part.task.source,
-                "eval_source": part.task.eval_source,
-                "train_examples": sizes["train"][i],
-                "held_out_examples": sizes["held_out"][i],
-                "dropped_from_train": part.split.num_dropped,
-            }
-            for i, part in enumerate(parts)
-        ],
+        "tasks": [_task_meta(part, sizes["train"][i], sizes["held_out"][i]) for i, part in enumerate(parts)],
         "denoisers": [denoiser.to_dict() for denoiser in kinds],
         "baseline": _baselines(counts["train"].target_ids, counts["held_out"].target_ids),
         "tokenizer": {
@@ -111,6 +99,18 @@ def build_cache(
             "sentinel_ids": list(tokenizer.sentinel_ids),
         },
         "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _task_meta(part: TaskTexts, num_train: int, num_held_out: int) -> dict[str, Any]:
+    return {
+        "name": part.task.name,
+        "objective": part.task.objective.kind,
+        "source": part.task.source,
+        "eval_source": part.task.eval_source,
+        "train_examples": num_train,
+        "held_out_examples": num_held_out,
+        "dropped_from_train": part.split.num_dropped,
     }
 
 
@@ -152,10 +152,19 @@ def _objectives(config: DataBlock, parts: Sequence[TaskTexts], tokenizer: TextTo
     return plans
 
 
-def _trained_tokenizer(config: DataBlock, parts: Sequence[TaskTexts], folder: Path, say: Say) -> TextTokenizer:
-    """Of the training texts; the one that is in ``folder`` already, where a start was stopped after it."""
+def _kept_tokenizer(folder: Path, make: Callable[[], TextTokenizer]) -> TextTokenizer:
+    """The one in ``folder``, left by a start that was stopped; else a new one, which is put there."""
     if folder.exists():
         return TextTokenizer.load(folder)
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    tokenizer = make()
+    tokenizer.save(unfinished)
+    unfinished.rename(folder)
+    return tokenizer
+
+
+def _trained_tokenizer(config: DataBlock, parts: Sequence[TaskTexts], say: Say) -> TextTokenizer:
     wanted = config.tokenizer.vocab_size
     say(
         f"data: training a vocabulary of {wanted:,} ids on {sum(len(part.split.train) for part in parts):,} "
