@@ -2,7 +2,8 @@
 
 Of each number of examples a token file is written (16 + 14 tokens on average). Then, each time in a process of its own that has
 done the same with 4,096 examples before: the file is opened, the batch plan made, the first update planned for eight ranks; and the second epoch is
-shuffled, which is what an update at the border of two epochs waits for. Medians of the seconds; anonymous memory (RssAnon of
+shuffled, which is what an update at the border of two epochs waits for; and the evaluation of a twentieth of the examples
+planned, which is what is held out by default. Medians of the seconds; anonymous memory (RssAnon of
 /proc/self/status) as it is afterwards, less what was there before.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from recipes.config import MixingBlock, TaskBlock
-from recipes.data.plan import BatchPlan
+from recipes.data.plan import BatchPlan, evaluation_plan
 from recipes.data.streams import mixing_rates
 from recipes.data.token_files import ROWS_PER_BATCH, TokenSplit, TokenWriter
 from recipes.data.tokenizer import offsets_of
@@ -94,17 +95,23 @@ def _steps(file: Path) -> dict[str, float]:
         micro_batch_tokens=16_384,
         num_ranks=8,
         tasks=(sizes, mixing_rates(MixingBlock(), [TaskBlock(source="a", name="a")], sizes)),
-        longest_row=(512, 128),
+        packed=True,
     )
     plan.micro_batches(0)
     planned, memory = clock(), _anonymous()
     plan.examples(-(-len(split) // _EXAMPLES_PER_UPDATE))
+    shuffled, memory_two = clock(), _anonymous()
+    part = len(split) // 20
+    evaluation_plan(
+        split.source_lengths[:part], split.target_lengths[:part], micro_batch_tokens=16_384, num_ranks=8, packed=True
+    )
     return {
         "open_seconds": opened - began,
         "plan_seconds": planned - opened,
-        "next_epoch_seconds": clock() - planned,
+        "next_epoch_seconds": shuffled - planned,
+        "held_out_seconds": clock() - shuffled,
         "memory_mib": (memory - before) / _MIB,
-        "memory_two_epochs_mib": (_anonymous() - before) / _MIB,
+        "memory_two_epochs_mib": (memory_two - before) / _MIB,
     }
 
 
@@ -121,7 +128,11 @@ def _draw(found: list[dict[str, float]], file: str) -> None:
 
     figure, (time_axes, memory_axes) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     rows = [one["rows"] for one in found]
-    for name, label in (("open_seconds", "opening the file"), ("plan_seconds", "plan and first update")):
+    for name, label in (
+        ("open_seconds", "opening the file"),
+        ("plan_seconds", "plan and first update"),
+        ("held_out_seconds", "plan of held-out examples"),
+    ):
         time_axes.plot(rows, [one[name] for one in found], "o-", label=label)
     for name, label in (("memory_mib", "first epoch"), ("memory_two_epochs_mib", "at the border of two epochs")):
         memory_axes.plot(rows, [one[name] for one in found], "o-", label=label)

@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     assumed.add_argument("--mfu", type=float, help="share of the peak that is reached; default 0.25 (docs/planning.md)")
     assumed.add_argument("--link-ratio", type=float, help="share of a link that a collective reaches; default 0.8")
     assumed.add_argument("--overlap", type=float, help="share of computing that may hide stage 3's gathers; default 0")
+    assumed.add_argument(
+        "--memory-gbyte-s", type=float, help="of a GPU's memory; default: published, of which 0.8 is reached"
+    )
+    assumed.add_argument("--launch-us", type=float, help="host time of one operation; default 10, cpu 30")
+    assumed.add_argument("--imbalance", type=float, help="how much longer the slowest process computes; default 0")
     assumed.add_argument("--pays-above", type=float, default=0.7, help="scaling below which nodes stop paying")
     return parser
 
@@ -128,6 +133,9 @@ def _hardware(options: argparse.Namespace, precision: str):
         compute_ratio=options.mfu,
         link_ratio=options.link_ratio,
         overlap_ratio=options.overlap,
+        memory_gbyte_s=options.memory_gbyte_s,
+        launch_us=options.launch_us,
+        imbalance_ratio=options.imbalance,
         reserved_gib=options.reserve_gib,
         fused_attention=None if options.attention is None else options.attention == "fused",
     )
@@ -137,7 +145,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
     """Raises UserError for a number that no cluster has."""
     if options.peak_tflops is not None and options.peak_gflops is not None:
         raise UserError("--peak-tflops and --peak-gflops: give one of them")
-    may_be_zero = {"overlap", "latency_us", "intra_latency_us", "reserve_gib"}
+    may_be_zero = {"overlap", "latency_us", "intra_latency_us", "reserve_gib", "launch_us", "imbalance"}
     shares = {"mfu", "link_ratio", "overlap", "pays_above"}
     for name, value in vars(options).items():
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -9,6 +9,7 @@
     sudo python3 cluster/test_hosts/hosts.py slow w1 50 | unslow w1           # milliseconds each way
     sudo python3 cluster/test_hosts/hosts.py rate w1 100mbit | rate w1 off    # both ways
     sudo python3 cluster/test_hosts/hosts.py limit w1 0.5 | limit w1 off      # cores for what runs there now
+    sudo python3 cluster/test_hosts/hosts.py limit w1 0.5 WORDS               # only for processes with these words in their command line
     sudo python3 cluster/test_hosts/hosts.py ls | down
 
 A host is a set of namespaces (network, PID, mount, UTS, IPC) with an address, a host name, an sshd and a file system of
@@ -239,10 +240,10 @@ class Hosts:
                 limit = ["tbf", "rate", rate, "burst", "128kb", "latency", "100ms"]
                 _run(*discipline, "add", "dev", link, "root", *limit)
 
-    def limit(self, host: str, cpus: str) -> None:
+    def limit(self, host: str, cpus: str, only: str = "") -> None:
         """The most processor time that all that runs in the host now, and what that starts, may take: cores, or ``off``.
 
-        What `in` starts afterwards is not counted.
+        only: of processes with these words in their command line. What `in` starts afterwards is not counted.
         """
         pid, group = self.pid(host), self._cpu_group(host)
         if pid is None:
@@ -254,7 +255,9 @@ class Hosts:
         (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
         (group / "cpu.cfs_quota_us").write_text("-1" if cpus == "off" else str(int(float(cpus) * _PERIOD_US)))
         for process in _tree(pid):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if only and only not in Path(f"/proc/{process}/cmdline").read_text().replace("\0", " "):
+                    continue
                 (group / "cgroup.procs").write_text(str(process))
 
     def down(self) -> None:

@@ -34,6 +34,7 @@ def examine(scaling: ScalingBlock, place: Storage | None) -> list[Finding]:
             findings.versions(able, looks),
             findings.gpus(able, looks, scaling.use_gpu),
             findings.interface(able, looks, scaling.network_interface),
+            findings.ports(able, looks),
             findings.clocks(able, looks),
             findings.room_on_disk(able, looks),
             findings.shared_memory(able, looks),

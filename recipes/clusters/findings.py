@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,29 @@ def interface(nodes: Sequence[Node], looks: Sequence[Look], wanted: str | None) 
         "network interface",
         ", ".join(f"{look.interface} on {node}" for node, look in zip(nodes, looks, strict=True)),
     )
+
+
+def ports(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:
+    """Addresses beside the one by which Ray reaches a node: Ray 2.60 listens on those too, and no setting changes that."""
+    others = []
+    for node, look in zip(nodes, looks, strict=True):
+        more = [f"{name} ({address})" for name, address in look.interfaces.items() if _is_another(address, node)]
+        others += [f"{', '.join(more)} of {node}"] if more else []
+    public = [str(node) for node in nodes if ipaddress.ip_address(node.address).is_global]
+    if not others and not public:
+        return Finding("ok", "Ray's ports", f"on no address but the nodes' own and loopback{_on(nodes)}")
+    found = [f"open on {'; '.join(others)} too"] * bool(others)
+    found += [f"the addresses of {', '.join(public)} are public"] * bool(public)
+    return Finding(
+        "note",
+        "Ray's ports",
+        "; ".join(found),
+        "let a firewall close all TCP ports there to all but the cluster's nodes",
+    )
+
+
+def _is_another(address: str, node: Node) -> bool:
+    return address != node.address and not ipaddress.ip_address(address).is_loopback
 
 
 def clocks(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:

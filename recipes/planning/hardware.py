@@ -16,8 +16,13 @@ class Hardware:
     direction, 10^9 bit/s. intra_latency_us, inter_latency_us: one step of a ring inside and between nodes.
     compute_ratio: share of the peak that forward and backward reach (model FLOPs utilisation). link_ratio: share of a
     link's rate that a collective reaches. overlap_ratio: share of the computing time behind which ZeRO 3's prefetched
-    weights may hide. reserved_gib: memory for the CUDA context, NCCL's buffers and fragmentation.
+    weights may hide. memory_gbyte_s: of the GPU's memory, 10^9 byte/s, reads and writes together; memory_ratio: share of it that
+    the optimizer's step reaches. launch_us: host time of one operation in eager mode. imbalance_ratio: how much longer than
+    the mean the slowest of the processes takes between two collectives. reserved_gib: memory for the CUDA context, NCCL's buffers and fragmentation.
     fused_attention: scores are not kept for the backward pass.
+
+    on_cpu: the cores that compute also launch: one after the other, where a GPU's host launches ahead meanwhile. Collectives
+    are gloo's.
     """
 
     name: str
@@ -30,8 +35,16 @@ class Hardware:
     compute_ratio: float
     link_ratio: float
     overlap_ratio: float
+    memory_gbyte_s: float
+    memory_ratio: float
+    launch_us: float
+    imbalance_ratio: float
     reserved_gib: float
     fused_attention: bool
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.name == "cpu"
 
 
 @dataclass(frozen=True)
@@ -42,19 +55,20 @@ class _Gpu:
     fp32_tflops: float
     memory_gib: float
     intra_gbit: float
+    memory_gbyte_s: float
 
 
 # NVIDIA's data sheets: peaks without sparsity; NVLink is given there for both directions together, here for one.
 # Memory is what the driver shows (GiB), which is less than the name says.
 _GPUS = {
-    "a100-40": _Gpu(312, 19.5, 39.4, 2400),  # A100 SXM4 data sheet: NVLink 600 GB/s
-    "a100-80": _Gpu(312, 19.5, 79.2, 2400),
-    "h100": _Gpu(989, 67, 79.1, 3600),  # H100 SXM5: 1979 TFLOPS with sparsity, NVLink 900 GB/s
-    "h200": _Gpu(989, 67, 139.8, 3600),
-    "b200": _Gpu(2250, 75, 167, 7200),  # HGX B200: NVLink 1.8 TB/s; 180 GB in the DGX
-    "l4": _Gpu(121, 30.3, 22, 252),  # no NVLink: PCIe 4.0 x16
-    "a10g": _Gpu(70, 31.2, 22, 252),
-    "v100": _Gpu(None, 15.7, 31.7, 1200),  # V100 SXM2 32 GB: NVLink 300 GB/s
+    "a100-40": _Gpu(312, 19.5, 39.4, 2400, 1555),  # A100 SXM4 data sheet: NVLink 600 GB/s
+    "a100-80": _Gpu(312, 19.5, 79.2, 2400, 2039),
+    "h100": _Gpu(989, 67, 79.1, 3600, 3350),  # H100 SXM5: 1979 TFLOPS with sparsity, NVLink 900 GB/s
+    "h200": _Gpu(989, 67, 139.8, 3600, 4800),
+    "b200": _Gpu(2250, 75, 167, 7200, 8000),  # HGX B200: NVLink 1.8 TB/s; 180 GB in the DGX
+    "l4": _Gpu(121, 30.3, 22, 252, 300),  # no NVLink: PCIe 4.0 x16
+    "a10g": _Gpu(70, 31.2, 22, 252, 600),
+    "v100": _Gpu(None, 15.7, 31.7, 1200, 900),  # V100 SXM2 32 GB: NVLink 300 GB/s
 }
 
 KNOWN = [*_GPUS, "cpu"]
@@ -78,6 +92,12 @@ COMPUTE_RATIO = 0.25
 LINK_RATIO = 0.8
 # NCCL's own cost model (src/graph/tuning.cc, ring, simple protocol): 3.4 us over NVLink, 14 us over a network.
 INTRA_LATENCY_US, INTER_LATENCY_US = 3.4, 14.0
+# STREAM-like kernels reach 0.8 to 0.9 of these GPUs' memory; AdamW unfused is such a kernel after the other.
+MEMORY_RATIO = 0.8
+# Python, dispatcher, autograd and driver: 5 to 25 us an operation in eager mode, less in the backward pass.
+LAUNCH_US = 10.0
+# Of a CPU of unknown make; measured on one core of an AMD EPYC: launches by benchmarks/host_scaling.py, memory by the same.
+CPU_LAUNCH_US, CPU_MEMORY_GBYTE_S = 30.0, 12.0
 DEFAULT_INTER_GBIT = 400.0
 RESERVED_GIB = 2.0
 
@@ -123,7 +143,10 @@ def hardware_for(gpu: str, precision: str, **given: float | None) -> Hardware:
         if missing:
             raise UserError(f"--gpu cpu: nothing is published for it; give {', '.join(missing)}")
         given.setdefault("intra_gbit", given["inter_gbit"])
-        published, peak = _Gpu(None, given["peak_tflops"], given["memory_gib"], given["intra_gbit"]), None
+        published, peak = (
+            _Gpu(None, given["peak_tflops"], given["memory_gib"], given["intra_gbit"], CPU_MEMORY_GBYTE_S),
+            None,
+        )
     else:
         published = _GPUS[gpu]
         peak = published.bf16_tflops if precision == "bf16" else published.fp32_tflops
@@ -138,6 +161,10 @@ def hardware_for(gpu: str, precision: str, **given: float | None) -> Hardware:
         compute_ratio=COMPUTE_RATIO,
         link_ratio=LINK_RATIO,
         overlap_ratio=0.0,
+        memory_gbyte_s=published.memory_gbyte_s,
+        memory_ratio=1.0 if gpu == "cpu" else MEMORY_RATIO,
+        launch_us=CPU_LAUNCH_US if gpu == "cpu" else LAUNCH_US,
+        imbalance_ratio=0.0,
         reserved_gib=0.0 if gpu == "cpu" else RESERVED_GIB,
         fused_attention=gpu != "cpu",
     )

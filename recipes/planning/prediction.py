@@ -9,6 +9,7 @@ from recipes.planning.activations import TrainedModel
 from recipes.planning.flops import training_flops
 from recipes.planning.hardware import Hardware
 from recipes.planning.memory import GIB, Memory, memory_per_gpu
+from recipes.planning.step_costs import launches_per_micro_batch, launches_per_step, memory_bytes
 from recipes.planning.traffic import Traffic, seconds, traffic_per_update
 from recipes.planning.zero import Zero
 
@@ -43,9 +44,12 @@ class World:
 
 @dataclass(frozen=True)
 class Prediction:
-    """compute_s: forward and backward of the GPU with the most to do. comm_s: all collectives of an update;
-    exposed_comm_s: that part of it during which nothing is computed. update_s: compute_s + exposed_comm_s.
-    ideal_s: the update without communication, its examples split evenly. flops: of the whole update.
+    """compute_s: matrix products of the GPU with the most to do. launch_s: launching its forward and backward passes.
+    busy_s: these two together, which a GPU does at the same time and a CPU one after the other. step_s: gradients' buffers
+    and the optimizer's step. waiting_s: for the slowest process. comm_s: all collectives of an update; exposed_comm_s: that
+    part of it during which nothing is computed. update_s: busy_s + step_s + waiting_s + exposed_comm_s.
+    num_launches, step_launches: operations in all micro-batches, and in the step. memory_bytes: passed over, besides.
+    ideal_s: compute_s without rounding, its examples split evenly. flops: of the whole update.
     """
 
     world: World
@@ -54,7 +58,14 @@ class Prediction:
     memory: Memory
     fits: bool
     flops: float
+    num_launches: float
+    step_launches: float
+    memory_bytes: float
     compute_s: float
+    launch_s: float
+    busy_s: float
+    step_s: float
+    waiting_s: float
     traffic: tuple[Traffic, ...]
     comm_s: float
     exposed_comm_s: float
@@ -71,7 +82,12 @@ def predict(model: TrainedModel, batch: Batch, hardware: Hardware, world: World)
 
         compute_s = M * examples per micro-batch * FLOPs per example / (peak * compute_ratio)
 
-    Collectives that can hide (stage 3's prefetched weights) hide behind overlap_ratio * compute_s, the others never:
+        launch_s  = M * operations of a micro-batch * launch
+        busy_s    = max(compute_s, launch_s) on a GPU, compute_s + launch_s on a CPU
+        step_s    = bytes passed over / (memory_ratio * memory bandwidth) + operations of the step * launch
+        waiting_s = imbalance_ratio * (busy_s + step_s), where there is more than one GPU
+
+    Operations and bytes: `step_costs`. Collectives that can hide (stage 3's prefetched weights) hide behind overlap_ratio * compute_s, the others never:
     the recipe sets `overlap_comm: false`.
 
     Raises:
@@ -88,6 +104,14 @@ def predict(model: TrainedModel, batch: Batch, hardware: Hardware, world: World)
     flops = training_flops(model.shape, batch.source_tokens, batch.target_tokens, model.gradient_checkpointing)
     flops_per_s = hardware.peak_tflops * 1e12 * hardware.compute_ratio
     compute_s = num_micro_batches * examples * flops / flops_per_s
+    num_launches = num_micro_batches * launches_per_micro_batch(model, world.zero, world.num_gpus)
+    step_launches = launches_per_step(model, world.zero, world.num_gpus)
+    passed = memory_bytes(model, world.zero, world.num_gpus, num_micro_batches)
+    launch_s = 1e-6 * hardware.launch_us * num_launches
+    busy_s = compute_s + launch_s if hardware.on_cpu else max(compute_s, launch_s)
+    memory_s = passed / (hardware.memory_ratio * hardware.memory_gbyte_s * 1e9)
+    step_s = memory_s + 1e-6 * hardware.launch_us * step_launches
+    waiting_s = hardware.imbalance_ratio * (busy_s + step_s) if world.num_gpus > 1 else 0.0
     traffic = traffic_per_update(model, world.zero, num_micro_batches)
     times = {t: seconds(t, hardware, world.num_nodes, world.gpus_per_node) for t in traffic}
     can_hide = sum(time for t, time in times.items() if t.can_hide)
@@ -101,7 +125,7 @@ def predict(model: TrainedModel, batch: Batch, hardware: Hardware, world: World)
         hardware.fused_attention,
         hardware.reserved_gib * GIB,
     )
-    update_s = compute_s + exposed
+    update_s = busy_s + step_s + waiting_s + exposed
     return Prediction(
         world=world,
         num_micro_batches=num_micro_batches,
@@ -109,7 +133,14 @@ def predict(model: TrainedModel, batch: Batch, hardware: Hardware, world: World)
         memory=memory,
         fits=memory.peak <= hardware.memory_gib * GIB,
         flops=batch.examples_per_update * flops,
+        num_launches=num_launches,
+        step_launches=step_launches,
+        memory_bytes=passed,
         compute_s=compute_s,
+        launch_s=launch_s,
+        busy_s=busy_s,
+        step_s=step_s,
+        waiting_s=waiting_s,
         traffic=tuple(traffic),
         comm_s=comm_s,
         exposed_comm_s=exposed,

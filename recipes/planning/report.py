@@ -28,7 +28,10 @@ def _header(survey: Survey) -> list[str]:
         f"hardware   {survey.gpus_per_node} x {hardware.name} per node: {hardware.peak_tflops:g} TFLOP/s peak, "
         f"{hardware.memory_gib:g} GiB; {hardware.intra_gbit:g} Gbit/s per GPU inside, {hardware.inter_gbit:g} per node outside",
         f"assumed    {hardware.compute_ratio:.0%} of the peak, {hardware.link_ratio:.0%} of the links, "
-        f"{hardware.overlap_ratio:.0%} overlap, {hardware.reserved_gib:g} GiB reserved; a model on paper, not a measurement",
+        f"{hardware.overlap_ratio:.0%} overlap, {hardware.reserved_gib:g} GiB reserved; memory {hardware.memory_gbyte_s:g} GB/s "
+        f"at {hardware.memory_ratio:.0%},",
+        f"           {hardware.launch_us:g} us per operation, {hardware.imbalance_ratio:.0%} imbalance; a model on paper, not a "
+        "measurement",
     ]
 
 
@@ -37,7 +40,9 @@ def _trained(model: TrainedModel) -> str:
 
 
 def _table(survey: Survey) -> list[str]:
-    lines = ["stage  nodes  GPUs   memory/GPU  fits  micro  compute   comm exposed/all    update    tokens/s  scaling"]
+    lines = [
+        "stage  nodes  GPUs  memory/GPU  fits  micro    busy     step  comm exposed/all    update    tokens/s  scaling"
+    ]
     for row in survey.rows:
         lines.append(_line(row, survey))
     return lines
@@ -47,9 +52,9 @@ def _line(row: Row, survey: Survey) -> str:
     p = row.prediction
     mark = "*" if p.world.zero.stage == survey.config_stage else " "
     return (
-        f"{p.world.zero.stage:>4}{mark} {p.world.num_nodes:>6} {p.world.num_gpus:>5} {p.memory.peak / GIB:>8.1f} GiB "
-        f"{'yes' if p.fits else 'NO':>5} {p.num_micro_batches:>6} {p.compute_s:>7.3f}s "
-        f"{p.exposed_comm_s:>9.3f}s {p.comm_s:>6.3f}s {p.update_s:>7.3f}s {p.tokens_per_s:>11,.0f} {row.scaling:>7.0%}"
+        f"{p.world.zero.stage:>4}{mark} {p.world.num_nodes:>6} {p.world.num_gpus:>5} {p.memory.peak / GIB:>7.1f} GiB "
+        f"{'yes' if p.fits else 'NO':>5} {p.num_micro_batches:>6} {p.busy_s:>6.3f}s {p.step_s + p.waiting_s:>7.3f}s "
+        f"{p.exposed_comm_s:>8.3f}s {p.comm_s:>6.3f}s {p.update_s:>7.3f}s {p.tokens_per_s:>11,.0f} {row.scaling:>7.0%}"
     )
 
 

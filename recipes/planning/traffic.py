@@ -43,21 +43,26 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
                   but what is used again within max_reuse_distance elements, so: P + max(0, P - max_reuse_distance / 2);
                   once the small persistent parameters, one by one
 
+    From stage 1 on two all-reduces of one number: the gradients' norm, and whether they are finite.
     No call is larger than its bucket, apart from a single larger parameter. Frozen weights have no gradients to send and
     do not change: for them P counts in stage 3's all-gather only.
     """
     sizes, e = model.shape.parameter_sizes(), model.element_bytes
     size, trained, m = sum(sizes), model.num_trained, num_micro_batches
     calls = max(1, math.ceil(trained / zero.reduce_bucket))
+    numbers = Traffic("all_reduce", 8.0, 2)
     if zero.stage == 0:
         return [Traffic("all_reduce", e * trained, calls)]
     if zero.stage < 3:
         times = m if zero.stage == 2 else 1
         # One all-gather per parameter group: matrices, and norms with biases.
-        return [Traffic("all_reduce", times * e * trained, times * calls), Traffic("all_gather", e * trained, 2)]
+        return [
+            Traffic("all_reduce", times * e * trained, times * calls),
+            Traffic("all_gather", e * trained, 2),
+            numbers,
+        ]
     small = [n for n in sizes if n <= zero.persistence_threshold]
-    split = size - sum(small)
-    gathered = split + max(0.0, split - zero.max_reuse_distance / 2)
+    split, gathered = size - sum(small), gathered_elements(model, zero)
     # Prefetching fills a bucket; without it every parameter is a call of its own.
     alone = math.ceil((len(sizes) - len(small)) * gathered / split) if split else 0
     gathers = min(alone, math.ceil(gathered / zero.prefetch_bucket)) if zero.prefetch_bucket else alone
@@ -65,8 +70,15 @@ def traffic_per_update(model: TrainedModel, zero: Zero, num_micro_batches: int) 
         Traffic("all_gather", m * e * gathered, m * gathers, can_hide=True),
         Traffic("reduce_scatter", m * e * trained, m * calls),
         Traffic("all_gather", e * sum(small), len(small)),
+        numbers,
     ]
     return [traffic for traffic in found if traffic.payload_bytes]
+
+
+def gathered_elements(model: TrainedModel, zero: Zero) -> float:
+    """What stage 3 gathers for one micro-batch, forward and backward, in elements."""
+    split = sum(n for n in model.shape.parameter_sizes() if n > zero.persistence_threshold)
+    return split + max(0.0, split - zero.max_reuse_distance / 2)
 
 
 def seconds(traffic: Traffic, hardware: Hardware, num_nodes: int, gpus_per_node: int) -> float:
@@ -78,7 +90,8 @@ def seconds(traffic: Traffic, hardware: Hardware, num_nodes: int, gpus_per_node:
 
     bandwidth: of one GPU inside the node; between nodes of all of a node's network cards, because NCCL lays as many
     rings as there are cards; the smaller of the two. latency: N-1 steps, of which num_nodes-1 cross the network.
-    (Patarasuk and Yuan 2009; NCCL's cost model in src/graph/tuning.cc.)
+    (Patarasuk and Yuan 2009; NCCL's cost model in src/graph/tuning.cc.) gloo's reduce-scatter is an all-reduce of a copy, of
+    which every rank keeps its part (torch's ProcessGroupGloo.cpp): two phases on CPUs.
     """
     num_gpus = num_nodes * gpus_per_node
     if num_gpus == 1:
@@ -89,4 +102,5 @@ def seconds(traffic: Traffic, hardware: Hardware, num_nodes: int, gpus_per_node:
         (num_gpus - num_nodes) * hardware.intra_latency_us + (num_nodes - 1) * hardware.inter_latency_us
     )
     moved = traffic.payload_bytes * (num_gpus - 1) / num_gpus
-    return traffic.phases * (moved / bytes_per_s + traffic.count * latency_s)
+    phases = 2 if traffic.kind == "reduce_scatter" and hardware.on_cpu else traffic.phases
+    return phases * (moved / bytes_per_s + traffic.count * latency_s)

@@ -17,6 +17,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
+from recipes.clusters import spot_notice
 from recipes.config import ScalingBlock
 from tests.cluster.files import CLUSTER, changes, command_in_comments, config_of, image_tag, locked, values
 
@@ -216,6 +217,14 @@ def test_commands_that_ray_start_accepts(config):
             assert options["dashboard_host"] == "127.0.0.1"
         else:
             assert options["address"] == "$RAY_HEAD_IP:6379"
+
+
+def test_workers_watch_for_their_clouds_notice(cloud, config):
+    *_, watch, _ = config["worker_start_ray_commands"]
+    words = shlex.split(watch)
+    assert words[words.index("-m") + 1 :][:3] == [spot_notice.__name__, cloud, "--address=$RAY_HEAD_IP:6379"]
+    assert cloud in spot_notice.CLOUDS
+    assert not any("spot_notice" in command for command in config["head_start_ray_commands"])
 
 
 def test_token_comes_from_a_file_and_is_checked(config, tmp_path):

@@ -25,12 +25,21 @@ def test_every_check_has_its_line(cluster, config):  # noqa: F811
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr.startswith("joining the Ray cluster at ")
     lines = result.stdout.splitlines()
-    subjects = ["room", "versions", "GPUs", "network interface", "clocks", "disk for Ray's session", "/dev/shm"]
+    subjects = [
+        "room",
+        "versions",
+        "GPUs",
+        "network interface",
+        "Ray's ports",
+        "clocks",
+        "disk for Ray's session",
+        "/dev/shm",
+    ]
     subjects += ["storage", "all-reduce", "token"]
     checks = [line for line in lines[:-1] if not line.startswith(" ")]
     assert [line[6:30].split("  ")[0].strip() for line in checks] == subjects
     assert {line[:4].strip() for line in checks} <= {"ok", "note"}
-    assert lines[-1] == "all 10 checks passed"
+    assert lines[-1] == "all 11 checks passed"
 
 
 def test_too_many_workers_are_a_failed_check_with_a_remedy(cluster, config):  # noqa: F811
@@ -39,7 +48,7 @@ def test_too_many_workers_are_a_failed_check_with_a_remedy(cluster, config):  # 
     assert "room for 4 workers of 1 CPU" in result.stdout
     assert "9 wanted" in result.stdout
     assert "-> add nodes, or lower scaling.num_workers or scaling.cpus_per_worker" in result.stdout
-    assert result.stdout.splitlines()[-1] == "1 of 10 checks failed"
+    assert result.stdout.splitlines()[-1] == "1 of 11 checks failed"
 
 
 def test_a_wrong_config_is_one_line(cluster, config):  # noqa: F811

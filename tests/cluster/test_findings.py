@@ -29,6 +29,7 @@ def test_nodes_that_agree():
         findings.versions(NODES, [LOOK, LOOK]),
         findings.interface(NODES, [LOOK, LOOK], None),
         findings.interface(NODES, [LOOK, LOOK], "eth0"),
+        findings.ports(NODES[:1], [LOOK]),
         findings.clocks(NODES, [LOOK, LOOK]),
         findings.room_on_disk(NODES, [LOOK, LOOK]),
         findings.shared_memory(NODES, [LOOK, LOOK]),
@@ -78,6 +79,16 @@ def test_interfaces():
     assert (found.level, found.remedy) == ("bad", "leave it out, or name one that all nodes have (lo)")
     assert "missing on b (10.0.0.2)" in found.found
     assert findings.interface(NODES, [LOOK, replace(LOOK, interface=None)], None).level == "note"
+
+
+def test_addresses_on_which_ray_listens_besides():
+    more = replace(LOOK, interfaces={"lo": "127.0.0.1", "eth0": "10.0.0.2", "docker0": "172.17.0.1"})
+    found = findings.ports(NODES, [LOOK, more])
+    assert (found.level, found.found) == ("note", "open on docker0 (172.17.0.1) of b (10.0.0.2) too")
+    assert found.remedy == "let a firewall close all TCP ports there to all but the cluster's nodes"
+    public = replace(NODES[0], address="8.8.4.4")
+    found = findings.ports([public], [replace(LOOK, interfaces={"lo": "127.0.0.1", "eth0": "8.8.4.4"})])
+    assert (found.level, found.found) == ("note", "the addresses of a (8.8.4.4) are public")
 
 
 @pytest.mark.parametrize(

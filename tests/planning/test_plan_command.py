@@ -59,17 +59,24 @@ def test_a_prediction_by_hand():
     """60 examples of 30 + 10 tokens on 2 nodes of 2: budget 400 tokens is 10 examples, so 2 micro-batches of 8."""
     model = TrainedModel(T5Shape(64, 16, 128, 2, 2, 4, True, False, 500), precision="fp32")
     hardware = hardware_for(
-        "cpu", "fp32", **CPU, compute_ratio=0.5, link_ratio=1.0, inter_latency_us=50.0, intra_latency_us=5.0
-    )
+        "cpu", "fp32", **CPU, compute_ratio=0.5, link_ratio=1.0, inter_latency_us=50.0, intra_latency_us=5.0,
+        memory_gbyte_s=10.0, launch_us=20.0, imbalance_ratio=0.1,
+    )  # fmt: skip
     found = predict(model, Batch(60, 400, 30, 10), hardware, World(2, 2, Zero(1)))
     assert (found.num_micro_batches, found.examples_per_micro_batch) == (2, 8)
     flops = 3 * sum(forward_flops(model.shape, 30, 10))
     assert found.compute_s == pytest.approx(2 * 8 * flops / 25e9, rel=1e-12)
+    assert found.busy_s == pytest.approx(found.compute_s + 2 * (52 * 10 + 100) * 20e-6, rel=1e-12)
+    size, num_tensors = model.shape.num_parameters, len(model.shape.parameter_sizes())
+    step_s = size * (12 + 4 * 4 + 2 * 4 + 4 + 128 / 4) / 10e9 + (100 + 1.75 * num_tensors) * 20e-6
+    assert found.step_s == pytest.approx(step_s, rel=1e-12)
+    assert found.waiting_s == pytest.approx(0.1 * (found.busy_s + step_s), rel=1e-12)
     payload = 4 * model.shape.num_parameters * 3 / 4
     latency = 2 * 5e-6 + 50e-6
-    comm = 3 * payload / 1.25e8 + (2 + 2) * latency
+    # Besides the all-reduce and two all-gathers, two numbers of 4 bytes are all-reduced.
+    comm = (3 * payload + 2 * 8 * 3 / 4) / 1.25e8 + (2 + 2 + 4) * latency
     assert found.comm_s == pytest.approx(comm, rel=1e-12)
-    assert found.update_s == pytest.approx(found.compute_s + comm, rel=1e-12)
+    assert found.update_s == pytest.approx(found.busy_s + step_s + found.waiting_s + comm, rel=1e-12)
     assert found.tokens_per_s == pytest.approx(60 * 40 / found.update_s, rel=1e-12)
     assert found.ideal_s == pytest.approx(60 * flops / 25e9 / 4, rel=1e-12)
 
@@ -85,11 +92,20 @@ def test_only_stage_3s_gathers_hide_and_only_behind_computing():
         assert alone.comm_s - hidden.exposed_comm_s <= alone.compute_s
 
 
+def test_a_gpu_computes_while_its_host_launches():
+    model, batch = TrainedModel(published_shape("t5-base")), Batch(1024, 20480, 512, 128)
+    quick, slow = (hardware_for("h100", "bf16", launch_us=each) for each in (1.0, 100.0))
+    found = [predict(model, batch, hardware, World(1, 8, Zero(1))) for hardware in (quick, slow)]
+    assert found[0].busy_s == found[0].compute_s > found[0].launch_s
+    assert found[1].busy_s == found[1].launch_s > found[1].compute_s
+    assert found[1].launch_s == pytest.approx(found[1].num_micro_batches * (61 * 60 + 110) * 100e-6, rel=1e-12)
+
+
 def test_one_screen_and_the_same_numbers_as_json(capsys, config):
     arguments = [config, "--nodes", "4", "--gpu", "h100", "--bandwidth-gbit", "100"]
     assert plan.main(arguments) == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 24
+    assert len(text.splitlines()) <= 25
     assert max(map(len, text.splitlines())) <= 120
     content = answer(capsys, *arguments)
     assert content["model"]["num_parameters"] == 247_577_856
@@ -97,7 +113,7 @@ def test_one_screen_and_the_same_numbers_as_json(capsys, config):
     assert [(row["stage"], row["num_nodes"]) for row in content["rows"]] == [
         (s, n) for s in range(4) for n in (1, 2, 4)
     ]
-    for row, line in zip(content["rows"], text.splitlines()[6:], strict=False):
+    for row, line in zip(content["rows"], text.splitlines()[7:], strict=False):
         assert f"{row['memory']['peak_bytes'] / 2**30:.1f} GiB" in line
         assert f"{row['update_s']:.3f}s" in line
 
@@ -118,9 +134,13 @@ def test_the_advice_follows_memory_and_network(capsys, config):
         "1": 3,
         "2": 2,
     }
-    slow = answer(capsys, config, "--nodes", "4", "--gpu", "h100", "--bandwidth-gbit", "10")
-    fast = answer(capsys, config, "--nodes", "4", "--gpu", "h100", "--bandwidth-gbit", "3200")
+    here = [config, "--nodes", "4", "--gpu", "h100"]
+    slow = answer(capsys, *here, "--bandwidth-gbit", "10")
+    launched = answer(capsys, *here, "--bandwidth-gbit", "3200")
+    fast = answer(capsys, *here, "--bandwidth-gbit", "3200", "--launch-us", "0")
     assert slow["pays_until_nodes_by_stage"]["1"] == 1
+    # A micro-batch's operations take their time on however many nodes.
+    assert launched["pays_until_nodes_by_stage"]["1"] == 4
     assert fast["pays_until_nodes_by_stage"]["1"] > 4
 
 

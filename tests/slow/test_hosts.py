@@ -58,7 +58,7 @@ def test_the_doctor_finds_a_cluster_of_two_workers_and_no_fault(lab):
     assert "written here and read on all 2 nodes" in said
     assert "gloo over 2 nodes" in said
     assert "http://127.0.0.1:8265 refuses who has none" in said
-    assert "all 10 checks passed" in said
+    assert "all 11 checks passed" in said
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
