@@ -130,7 +130,7 @@ class BatchPlan:
 def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPlan:
     """The plan of a run: the same on the launcher, which describes it, and on every rank."""
     texts = config.data.texts
-    sizes = np.bincount(train.tasks, minlength=len(texts)).tolist()
+    sizes = train.task_sizes(len(texts))
     return BatchPlan(
         train.source_lengths,
         train.target_lengths,
@@ -227,12 +227,12 @@ def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths, packed: boo
 
 
 def _check_budget(lengths: Lengths, micro_batch_tokens: int, where: Callable[[int], str]) -> None:
-    total = lengths.tokens(np.arange(len(lengths)))
-    too_long = np.flatnonzero(total > micro_batch_tokens)
+    too_long = np.flatnonzero(lengths.source > micro_batch_tokens - lengths.target)
     if len(too_long):
-        i = int(too_long[np.argmax(total[too_long])])
+        total = lengths.tokens(too_long)
+        i, longest = int(too_long[np.argmax(total)]), int(total.max())
         raise UserError(
             f"training.micro_batch_tokens: {micro_batch_tokens} is less than {where(i)} alone needs: "
-            f"{lengths.source[i]} source + {lengths.target[i]} target = {total[i]} tokens ({len(too_long):,} such "
-            f"examples); give at least {total[i]}, or lower data.max_source_tokens and data.max_target_tokens"
+            f"{lengths.source[i]} source + {lengths.target[i]} target = {longest} tokens ({len(too_long):,} such "
+            f"examples); give at least {longest}, or lower data.max_source_tokens and data.max_target_tokens"
         )
