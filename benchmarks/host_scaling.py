@@ -1,14 +1,15 @@
 """From one to two to four hosts with the same processor time each: measured, and as recipes.plan foretells it. Root.
 
-    sudo .venv/bin/python benchmarks/host_scaling.py [--cpus 0.4] [--json scaling.json]
+    sudo .venv/bin/python benchmarks/host_scaling.py [--cpus 0.4] [--rounds 2] [--json scaling.json]
 
-A cluster of test hosts (cluster/test_hosts); the training worker of each may take so many cores' worth of time, so that more
-hosts are more processor (Ray's own processes are not limited: on a real node they have cores of their own). Hosts that do
-not train compute and copy for nothing meanwhile: two virtual CPUs may be one core, which is slower for each when both work.
+Test hosts (cluster/test_hosts), of which each may take so many cores' worth of time, so that more hosts are more processor.
+Hosts that do not train compute and copy for nothing meanwhile: two virtual CPUs may be one core, which is slower for each
+when both work. On one, two and four hosts the same update of four examples is trained at ZeRO 1, 2 and 3, without Ray
+(benchmarks/host_update.py: the recipe's own engine and update; Ray Train only starts its processes).
 
-The prediction is calibrated on one host, and on collectives of no training, and on nothing else: FLOP/s, time of an operation
-and memory bandwidth from three runs on one host (four examples in one micro-batch, in four, and eight in one); latency,
-bandwidth and imbalance from benchmarks/busy_hosts.py on two and on four hosts. The runs on two and four hosts check it.
+The prediction is calibrated on one host at stage 1, and on collectives of no training, and on nothing else: FLOP/s, time of an
+operation and memory bandwidth; latency, bandwidth and imbalance between two and between four hosts. All other rows check it.
+A round measures everything, one after the other, with a calibration of its own: the machine is not always as fast.
 """
 
 from __future__ import annotations
@@ -16,35 +17,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
+import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import mean
+from subprocess import Popen
 from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cluster.test_hosts.lab import CHECKOUT, Lab
-from recipes.config import RunConfig
-from recipes.config_file import load_config
+from benchmarks.host_update import EXAMPLES, SHAPE, SOURCE_TOKENS, STAGES, TARGET_TOKENS, VOCAB
+from cluster.test_hosts.hosts import Hosts, process_tree
 from recipes.planning.activations import TrainedModel
+from recipes.planning.flops import training_flops
 from recipes.planning.hardware import Hardware, hardware_for
 from recipes.planning.prediction import Batch, Prediction, World, predict
-from recipes.planning.shapes import shape_of
-from recipes.planning.zero import zero_of
+from recipes.planning.shapes import T5Shape
+from recipes.planning.step_costs import launches_per_micro_batch, launches_per_step, memory_bytes
+from recipes.planning.zero import Zero
 
-SOURCE_TOKENS, TARGET_TOKENS, EXAMPLES = 128, 32, 4
-RUNS = [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2), (1, 4), (2, 4), (3, 4)]  # (ZeRO stage, hosts)
-# (examples per update, examples per micro-batch) of the runs on one host at stage 1 that calibrate.
-CALIBRATIONS = [(EXAMPLES, EXAMPLES), (EXAMPLES, 1), (2 * EXAMPLES, 2 * EXAMPLES)]
-_WARM_UPDATES, _NUM_UPDATES = 3, 7
-_WORKER = "ray::RayTrainWorker"
+NAMES = ["w1", "w2", "w3", "w4"]
+HOSTS = (1, 2, 4)
+PROGRAM = Path(__file__).with_name("host_update.py")
+MODEL = TrainedModel(
+    T5Shape(**SHAPE, num_decoder_layers=3, gated=True, tied=False, vocab_size=VOCAB), "fp32", dropout=False
+)
 _BURN = (
     "import torch; torch.set_num_threads(1); x = torch.randn(256, 256); y = torch.randn(2**21)\n"
     "while True:\n for _ in range(20): x @ x\n y.clone()"
@@ -54,230 +56,153 @@ _BURN = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cpus", default="0.4", help="cores of each host")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    rounds = []
     with tempfile.TemporaryDirectory(prefix="host_scaling_") as temporary:
-        lab = Lab(Path(temporary) / "hosts", Path(temporary) / "shared", 4, prefix="t5s", network="10.80.0", num_cpus=1)
-        lab.up()
+        shared = Path(temporary) / "shared"
+        shared.mkdir()
+        hosts = Hosts(Path(temporary) / "hosts", "t5s", "10.80.0", (shared,))
+        hosts.up(NAMES)
         try:
-            config = write_config(lab.shared)
-            network = {hosts: busy_network(lab, hosts, options.cpus) for hosts in (2, 4)}
-            alone = {batch: update_s(lab, config, 1, 1, options.cpus, batch) for batch in CALIBRATIONS}
-            measured = {(1, 1): alone[CALIBRATIONS[0]]}
-            for stage, hosts in RUNS[1:]:
-                measured[stage, hosts] = update_s(lab, config, stage, hosts, options.cpus)
+            for i in range(options.rounds):
+                measured = {num: measure(hosts, shared / f"{i}_{num}", num, options.cpus) for num in HOSTS}
+                rounds.append(compare(measured))
         finally:
-            lab.down()
-        result = compare(load_config(config), alone, measured, network)
-    print(table(result))
+            hosts.down()
+    print(table(rounds))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(rounds, indent=1) + "\n")
 
 
-def write_config(shared: Path) -> Path:
-    """A T5 of 8 million parameters on texts of one length, so that the plan's examples are the run's."""
-    lines = []
-    for i in range(2000):
-        text = (f"{i} " * 200)[: SOURCE_TOKENS - 1]
-        lines.append(json.dumps({"source": text, "target": text[: TARGET_TOKENS - 1]}))
-    (shared / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    path = shared / "scaling.yaml"
-    path.write_text(f"""
-run: {{name: scaling, storage_path: {shared}/runs}}
-model: {{shape: {{d_model: 256, d_kv: 64, d_ff: 1024, num_layers: 3, num_heads: 4}}}}
-data: {{source: {shared}/pairs.jsonl, tokenizer: {{kind: bytes}}, max_source_tokens: {SOURCE_TOKENS}, max_target_tokens: {TARGET_TOKENS}}}
-schedule: {{peak_lr: 1.0e-3, total_steps: 100000}}
-training: {{examples_per_update: {EXAMPLES}, micro_batch_tokens: {EXAMPLES * (SOURCE_TOKENS + TARGET_TOKENS)}, log_every_steps: 1,
-            eval_every_steps: 100000, num_samples: 0, precision: fp32}}
-checkpoint: {{every_steps: 100000}}
-scaling: {{cpus_per_worker: 1, stop_grace_s: 0}}
-""")
-    return path
-
-
-def busy_network(lab: Lab, hosts: int, cpus: str) -> dict[str, float]:
-    """What benchmarks/busy_hosts.py finds between so many limited hosts."""
-    start, log = lab.shared / f"start{hosts}", lab.shared / f"network{hosts}.log"
-    among = lab.workers[:hosts]
-    settings = f"WORLD_SIZE={hosts} MASTER_ADDR={lab.hosts.address(among[0])} MASTER_PORT={29500 + hosts} GLOO_SOCKET_IFNAME=eth0"
-    program = CHECKOUT / "benchmarks" / "busy_hosts.py"
-    with burning(lab, lab.workers[hosts:], cpus):
-        # By ssh, so that the processes are the hosts' own.
-        running = [
-            lab.start(
-                "op", f"ssh {host} RANK={rank} {settings} {sys.executable} {program} {start}", Path(f"{log}{rank}")
-            )
-            for rank, host in enumerate(among)
-        ]
-        for host in among:
-            wait_for(lambda host=host: lab.do(host, "pgrep -f [b]usy_hosts.py", check=False).returncode == 0, log)
-            lab.hosts.limit(host, cpus, program.name)
-        start.touch()
-        for process in running:
-            if process.wait(timeout=200):
-                raise SystemExit(f"no network was measured:\n{Path(f'{log}0').read_text()}")
-    found = json.loads(Path(f"{log}0").read_text().strip().splitlines()[-1])
+def measure(hosts: Hosts, place: Path, num_hosts: int, cpus: str) -> dict[str, Any]:
+    """What host_update.py finds on so many hosts. place: of its files, which all hosts see."""
+    among, settings = NAMES[:num_hosts], {"WORLD_SIZE": num_hosts, "MASTER_ADDR": hosts.address(NAMES[0])}
+    settings |= {
+        "MASTER_PORT": 29500 + num_hosts,
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "LOCAL_RANK": 0,
+        "DS_ACCELERATOR": "cpu",
+    }
+    with contextlib.ExitStack() as stack:
+        started = {
+            name: stack.enter_context(running(hosts, name, place, {}, "-c", _BURN)) for name in NAMES[num_hosts:]
+        }
+        for rank, name in enumerate(among):
+            words = (settings | {"RANK": rank}, str(PROGRAM), str(place))
+            started[name] = stack.enter_context(running(hosts, name, place, *words))
+        log = place.with_name(f"{place.name}.{NAMES[0]}.log")
+        ready = [place.with_name(f"{place.name}.ready{rank}") for rank in range(num_hosts)]
+        wait_for(lambda: all(path.exists() for path in ready), log)
+        for name, process in started.items():
+            hosts.limit(name, cpus, process.pid)
+        place.touch()
+        for name in among:
+            if started[name].wait(timeout=200):
+                raise SystemExit(f"nothing was measured on {num_hosts} hosts:\n{log.read_text()[-2000:]}")
+    found = json.loads(next(line for line in log.read_text().splitlines() if line.startswith("{")))
     print(found, file=sys.stderr, flush=True)
     return found
 
 
 @contextlib.contextmanager
-def burning(lab: Lab, hosts: list[str], cpus: str) -> Iterator[None]:
-    """Let hosts compute for nothing."""
-    logs = [lab.shared / f"burn_{host}.log" for host in hosts]
-    words = f"{sys.executable} -c {shlex.quote(shlex.quote(_BURN))}"
-    processes = [lab.start("op", f"ssh {host} {words}", log) for host, log in zip(hosts, logs, strict=True)]
-    for host, log in zip(hosts, logs, strict=True):
-        wait_for(lambda host=host: lab.do(host, "pgrep -f [t]orch.randn", check=False).returncode == 0, log)
-        lab.hosts.limit(host, cpus, "torch.randn")
+def running(hosts: Hosts, name: str, place: Path, settings: dict[str, Any], *words: str) -> Iterator[Popen[bytes]]:
+    """A Python program in a host, ended at the end."""
+    given = [f"{key}={value}" for key, value in settings.items()]
+    command = hosts.command(name, "env", *given, sys.executable, *words)
+    with place.with_name(f"{place.name}.{name}.log").open("wb") as log:
+        process = Popen(command, stdout=log, stderr=log)
     try:
-        yield
+        yield process
     finally:
-        for host, process in zip(hosts, processes, strict=True):
-            lab.do(host, "pkill -KILL -f [t]orch.randn", check=False)
-            process.wait(timeout=30)
+        # nsenter's end is not that of what it started.
+        for each in reversed(process_tree(process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        process.wait(timeout=30)
 
 
 def wait_for(condition: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 90
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit(f"not in time; {log} may say why")
-        time.sleep(0.2)
+            raise SystemExit(f"not in time:\n{log.read_text()[-2000:]}")
+        time.sleep(0.1)
 
 
-def update_s(
-    lab: Lab, config: Path, stage: int, hosts: int, cpus: str, batch: tuple[int, int] = CALIBRATIONS[0]
-) -> float:
-    """Median seconds of an update once it runs. batch: examples per update, and per micro-batch at most."""
-    examples, at_once = batch
-    name = f"stage{stage}_{hosts}_{examples}_{at_once}"
-    words = [
-        *("python -m recipes.train", str(config), f"run.name={name}", f"deepspeed.zero_stage={stage}"),
-        f"scaling.num_workers={hosts} training.examples_per_update={examples}",
-        f"training.micro_batch_tokens={at_once * (SOURCE_TOKENS + TARGET_TOKENS)}",
-    ]
-    log = lab.shared / f"{name}.log"
-    command = f"cd {CHECKOUT} && RAY_ADDRESS={lab.address} exec {' '.join(words)}"
-    process = lab.start("head", command, log)
-    path, end = lab.shared / "runs" / name / "metrics.jsonl", time.monotonic() + 500
-
-    def lines_after(num: int) -> list[str]:
-        lines: list[str] = []
-        while len(lines) < num:
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"{name}: {log.read_text()[-2000:]}")
-            time.sleep(0.5)
-            lines = path.read_text().splitlines() if path.exists() else []
-        return lines
-
-    lines_after(_WARM_UPDATES)
-    idle = [host for host in lab.workers if lab.do(host, f"pgrep -f {_WORKER}", check=False).returncode]
-    for host in set(lab.workers) - set(idle):
-        lab.hosts.limit(host, cpus, _WORKER)
-    with burning(lab, idle, cpus):
-        first = len(lines_after(_WARM_UPDATES)) + _WARM_UPDATES
-        lines = lines_after(first + _NUM_UPDATES)[first:]
-    lab.do("head", "pkill -TERM -f '^python -m recipes.train'", check=False)
-    process.wait(timeout=120)
-    tokens = examples * (SOURCE_TOKENS + TARGET_TOKENS)
-    seconds = median(tokens / line["tokens_per_s"] for line in map(json.loads, lines))
-    print(f"{name}: {seconds:.3f} s per update", file=sys.stderr, flush=True)
-    return seconds
+def on_paper(hardware: Hardware, stage: int, hosts: int) -> Prediction:
+    example = SOURCE_TOKENS + TARGET_TOKENS
+    batch = Batch(EXAMPLES, EXAMPLES * example, SOURCE_TOKENS, TARGET_TOKENS)
+    return predict(MODEL, batch, hardware, World(hosts, 1, Zero(stage)))
 
 
-def on_paper(config: RunConfig, hardware: Hardware, stage: int, hosts: int, batch: tuple[int, int]) -> Prediction:
-    model = TrainedModel(shape_of(config), "fp32", False, dropout=False)
-    examples, at_once = batch
-    whole = Batch(examples, at_once * (SOURCE_TOKENS + TARGET_TOKENS), SOURCE_TOKENS, TARGET_TOKENS)
-    return predict(model, whole, hardware, World(hosts, 1, zero_of(config.deepspeed, stage)))
-
-
-def calibrated(config: RunConfig, alone: dict[tuple[int, int], float]) -> Hardware:
-    """The three numbers of a host that give the three measured runs: FLOP/s, time of an operation, memory bandwidth."""
-    unit = hardware_for(
-        "cpu", "fp32", peak_tflops=1e-12, memory_gib=6, inter_gbit=1.0, compute_ratio=1, link_ratio=1,
-        memory_gbyte_s=1e-9, launch_us=0.0, fused_attention=False,
-    )  # fmt: skip
-    found = [on_paper(config, unit, 1, 1, batch) for batch in alone]
-    counts = [[p.compute_s, p.num_launches + p.step_launches, p.memory_bytes] for p in found]
-    per_flop, per_launch, per_byte = (float(each) for each in np.linalg.solve(counts, list(alone.values())))
-    if min(per_flop, per_launch, per_byte) <= 0:
-        raise SystemExit(f"the runs on one host contradict each other, the machine was not quiet: {alone}")
-    return replace(
-        unit, peak_tflops=1e-12 / per_flop, launch_us=1e6 * per_launch, memory_gbyte_s=1e-9 / per_byte
+def calibrated(alone: dict[str, Any]) -> Hardware:
+    """A host, from its update at stage 1, that update's step, and a forward and backward pass with nothing to multiply."""
+    launch_s = alone["fixed_s"] / launches_per_micro_batch(MODEL, Zero(1), 1)
+    memory_s = alone["step_s"] - launch_s * launches_per_step(MODEL, Zero(1), 1)
+    compute_s = alone["update_s"]["1"] - alone["step_s"] - alone["fixed_s"]
+    flops = EXAMPLES * training_flops(MODEL.shape, SOURCE_TOKENS, TARGET_TOKENS, False)
+    return hardware_for(
+        "cpu", "fp32", peak_tflops=flops / compute_s / 1e12, memory_gib=6, inter_gbit=1.0, compute_ratio=1, link_ratio=1,
+        memory_gbyte_s=memory_bytes(MODEL, Zero(1), 1, 1) / memory_s / 1e9, launch_us=1e6 * launch_s, fused_attention=False,
     )  # fmt: skip
 
 
-def compare(
-    config: RunConfig,
-    alone: dict[tuple[int, int], float],
-    measured: dict[tuple[int, int], float],
-    network: dict[int, dict[str, float]],
-) -> dict[str, Any]:
-    host = calibrated(config, alone)
-    rows = []
-    for (stage, hosts), seconds in measured.items():
+def compare(measured: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    host, rows = calibrated(measured[1]), []
+    alone_s = measured[1]["update_s"]["1"]
+    for hosts, found in measured.items():
         hardware = host
         if hosts > 1:
-            link = network[hosts]
             hardware = replace(
-                host, inter_gbit=link["gbit_per_s"], intra_gbit=link["gbit_per_s"],
-                inter_latency_us=1e3 * link["latency_ms"], imbalance_ratio=link["imbalance_ratio"],
+                host, inter_gbit=found["gbit_per_s"], intra_gbit=found["gbit_per_s"],
+                inter_latency_us=1e3 * found["latency_ms"], imbalance_ratio=found["imbalance_ratio"],
             )  # fmt: skip
-        paper = on_paper(config, hardware, stage, hosts, CALIBRATIONS[0])
-        parts = {name: getattr(paper, name) for name in ("busy_s", "step_s", "waiting_s", "comm_s")}
-        rows.append(
-            {
-                "stage": stage,
-                "hosts": hosts,
-                "update_s": seconds,
-                "efficiency": measured[stage, 1] / hosts / seconds,
-                "paper_update_s": paper.update_s,
-                "paper_efficiency": on_paper(config, host, stage, 1, CALIBRATIONS[0]).update_s / hosts / paper.update_s,
-                "paper_over_measured": paper.update_s / seconds,
-                "calibrates": (stage, hosts) == (1, 1),
-            }
-            | {f"paper_{name}": value for name, value in parts.items()}
-        )
-    return {
-        "gflop_per_s": 1e3 * host.peak_tflops,
-        "launch_us": host.launch_us,
-        "memory_gbyte_s": host.memory_gbyte_s,
-        "one_host": [{"examples": a, "at_once": b, "update_s": s} for (a, b), s in alone.items()],
-        "network": list(network.values()),
-        "rows": rows,
-    }
+        for stage in STAGES:
+            paper, seconds = on_paper(hardware, stage, hosts), found["update_s"][str(stage)]
+            parts = {name: getattr(paper, name) for name in ("busy_s", "step_s", "waiting_s", "comm_s")}
+            rows.append(
+                {
+                    "stage": stage,
+                    "hosts": hosts,
+                    "update_s": seconds,
+                    "efficiency": alone_s / hosts / seconds,
+                    "paper_update_s": paper.update_s,
+                    "paper_efficiency": alone_s / hosts / paper.update_s,
+                    "paper_over_measured": paper.update_s / seconds,
+                    "calibrates": (stage, hosts) == (1, 1),
+                }
+                | {f"paper_{name}": value for name, value in parts.items()}
+            )
+    numbers = {name: getattr(host, name) for name in ("peak_tflops", "launch_us", "memory_gbyte_s")}
+    return {"host": numbers, "measured": list(measured.values()), "rows": rows}
 
 
-def table(result: dict[str, Any]) -> str:
-    lines = [
-        f"a host: {result['gflop_per_s']:.1f} GFLOP/s, {result['launch_us']:.0f} us per operation, "
-        f"memory {result['memory_gbyte_s']:.1f} GB/s"
-    ]
-    for link in result["network"]:
+def table(rounds: list[dict[str, Any]]) -> str:
+    """Means over the rounds, and the ratio of each."""
+    lines = []
+    for i, each in enumerate(rounds, 1):
+        host, links = each["host"], [found for found in each["measured"] if found["hosts"] > 1]
         lines.append(
-            f"{link['hosts']} hosts: {link['latency_ms']:.2f} ms per step of a ring, {link['gbit_per_s']:.2f} Gbit/s, "
-            f"imbalance {link['imbalance_ratio']:.0%}"
+            f"round {i}: a host has {1e3 * host['peak_tflops']:.1f} GFLOP/s, {host['launch_us']:.0f} us per operation, "
+            f"memory of {host['memory_gbyte_s']:.1f} GB/s; "
+            + "; ".join(
+                f"{link['hosts']} hosts {link['latency_ms']:.1f} ms per step of a ring, {link['gbit_per_s']:.1f} Gbit/s, "
+                f"imbalance {link['imbalance_ratio']:.0%}"
+                for link in links
+            )
         )
-    heads = (
-        "ZeRO",
-        "hosts",
-        "update, s",
-        "efficiency",
-        "on paper, s",
-        "of it computing",
-        "step",
-        "waiting",
-        "collectives",
-    )
-    lines += ["", "| " + " | ".join((*heads, "efficiency", "paper / measured")) + " |", "|---" * 11 + "|"]
-    for row in result["rows"]:
-        parts = " | ".join(f"{row[f'paper_{name}_s']:.2f}" for name in ("busy", "step", "waiting", "comm"))
-        ratio = "calibrates" if row["calibrates"] else f"{row['paper_over_measured']:.2f}"
+    heads = ("ZeRO", "hosts", "update, s", "efficiency", "on paper, s", "busy", "step", "waiting", "collectives")
+    lines += ["", "| " + " | ".join((*heads, "efficiency", "paper / measured, by round")) + " |", "|---" * 11 + "|"]
+    for rows in zip(*(each["rows"] for each in rounds), strict=True):
+        average = {key: mean(row[key] for row in rows) for key in rows[0]}
+        parts = " | ".join(f"{average[f'paper_{part}_s']:.2f}" for part in ("busy", "step", "waiting", "comm"))
+        ratios = ", ".join(f"{row['paper_over_measured']:.2f}" for row in rows)
         lines.append(
-            f"| {row['stage']} | {row['hosts']} | {row['update_s']:.2f} | {row['efficiency']:.0%} | "
-            f"{row['paper_update_s']:.2f} | {parts} | {row['paper_efficiency']:.0%} | {ratio} |"
+            f"| {rows[0]['stage']} | {rows[0]['hosts']} | {average['update_s']:.2f} | {average['efficiency']:.0%} | "
+            f"{average['paper_update_s']:.2f} | {parts} | {average['paper_efficiency']:.0%} | "
+            f"{'calibrates' if rows[0]['calibrates'] else ratios} |"
         )
     return "\n".join(lines)
 

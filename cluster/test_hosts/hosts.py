@@ -9,7 +9,6 @@
     sudo python3 cluster/test_hosts/hosts.py slow w1 50 | unslow w1           # milliseconds each way
     sudo python3 cluster/test_hosts/hosts.py rate w1 100mbit | rate w1 off    # both ways
     sudo python3 cluster/test_hosts/hosts.py limit w1 0.5 | limit w1 off      # cores for what runs there now
-    sudo python3 cluster/test_hosts/hosts.py limit w1 0.5 WORDS               # only for processes with these words in their command line
     sudo python3 cluster/test_hosts/hosts.py ls | down
 
 A host is a set of namespaces (network, PID, mount, UTS, IPC) with an address, a host name, an sshd and a file system of
@@ -240,10 +239,11 @@ class Hosts:
                 limit = ["tbf", "rate", rate, "burst", "128kb", "latency", "100ms"]
                 _run(*discipline, "add", "dev", link, "root", *limit)
 
-    def limit(self, host: str, cpus: str, only: str = "") -> None:
+    def limit(self, host: str, cpus: str, process: int | None = None) -> None:
         """The most processor time that all that runs in the host now, and what that starts, may take: cores, or ``off``.
 
-        only: of processes with these words in their command line. What `in` starts afterwards is not counted.
+        What `in` starts afterwards is not counted. process: only what this process of `command` has started by now, and what
+        that starts.
         """
         pid, group = self.pid(host), self._cpu_group(host)
         if pid is None:
@@ -254,11 +254,9 @@ class Hosts:
         # Short periods: a host that has used its time up must not keep the others waiting long.
         (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
         (group / "cpu.cfs_quota_us").write_text("-1" if cpus == "off" else str(int(float(cpus) * _PERIOD_US)))
-        for process in _tree(pid):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if only and only not in Path(f"/proc/{process}/cmdline").read_text().replace("\0", " "):
-                    continue
-                (group / "cgroup.procs").write_text(str(process))
+        for each in process_tree(process or pid):
+            with contextlib.suppress(ProcessLookupError):
+                (group / "cgroup.procs").write_text(str(each))
 
     def down(self) -> None:
         """Stop all hosts and leave nothing of them."""
@@ -322,7 +320,7 @@ def _below(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """A process and all below it."""
     found = [pid]
     for process in found:
