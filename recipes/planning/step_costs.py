@@ -61,10 +61,10 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
     them on DeepSpeed 0.19.8:
 
                     gradients                                  the step, fp32 | bf16
-        stage 0     3 e P (M-1)                                (60 | 74) P, and 2 e P where N > 1
-        stage 1     3 e P (M-1) + g P                          (88 | 82) P/N
-        stage 2     g P M + 3 e P/N (M-1)                      (88 | 82) P/N
-        stage 3     (6 e + 4 e/N) P M + e P/N (M-1)            (88 | 78) P/N
+        stage 0     3 e P (M-1)                                (52 | 70) P, and 2 e P where N > 1
+        stage 1     3 e P (M-1) + g P                          (72 | 74) P/N
+        stage 2     g P M + 3 e P/N (M-1)                      (72 | 74) P/N
+        stage 3     (6 e + 4 e/N) P M + e P/N (M-1)            (72 | 70) P/N
                     and (2 e + 3 e/N) of each gathered element where N > 1 and several are gathered in one call
 
     with g = 4 e + 2 e [N > 1] + 4 e/N: into the bucket, divided, out of it, flattened. Adding up gradients reads two and
@@ -75,12 +75,12 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
     bucket = 4 * e + 2 * e * several + 4 * e / n
     fp32 = model.precision == "fp32"
     if zero.stage == 0:
-        return trained * (3 * e * (m - 1) + (60 if fp32 else 74) + 2 * e * several)
+        return trained * (3 * e * (m - 1) + (52 if fp32 else 70) + 2 * e * several)
     if zero.stage == 1:
-        return trained * (3 * e * (m - 1) + bucket + (88 if fp32 else 82) / n)
+        return trained * (3 * e * (m - 1) + bucket + (72 if fp32 else 74) / n)
     if zero.stage == 2:
-        return trained * (bucket * m + 3 * e / n * (m - 1) + (88 if fp32 else 82) / n)
+        return trained * (bucket * m + 3 * e / n * (m - 1) + (72 if fp32 else 74) / n)
     gradients = trained * ((6 * e + 4 * e / n) * m + e / n * (m - 1))
     together = several and zero.prefetch_bucket > 0
     gathers = m * gathered_elements(model, zero) * (2 * e + 3 * e / n) * together
-    return gradients + gathers + trained * (88 if fp32 else 78) / n
+    return gradients + gathers + trained * (72 if fp32 else 70) / n
