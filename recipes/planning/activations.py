@@ -62,16 +62,8 @@ def activation_bytes(model: TrainedModel, source: int, target: int, fused_attent
 
 
 def classifier_bytes(model: TrainedModel, target: int) -> float:
-    """Logits of one example at their peak, when the loss goes backward: V target tokens times
-
-    10 bytes in bf16 (logits, fp32 log-softmax, its fp32 gradient), 8 in fp32 (log-softmax, its gradient).
-    """
-    return (10 if model.precision == "bf16" else 8) * model.shape.vocab_size * target
-
-
-def kept_logits_bytes(model: TrainedModel, target: int) -> float:
-    """Of `classifier_bytes`, what is kept between forward and backward: the fp32 log-softmax."""
-    return 4 * model.shape.vocab_size * target
+    """Logits of one example, e bytes for each of V target tokens: the loss writes their gradient over them."""
+    return model.element_bytes * model.shape.vocab_size * target
 
 
 def _norm(model: TrainedModel, tokens: int) -> float:

@@ -9,6 +9,8 @@ from recipes.planning.shapes import T5Shape
 from recipes.planning.zero import Zero
 
 GIB = 2**30
+# recipes.training.cross_entropy; this package imports no torch.
+_LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,11 @@ def memory_per_gpu(
         buckets     -           e B         2 e B        2 e B                   B: reduce_bucket, allocated whole; at
                                                                                  2 and 3 a copy of what is in it
         live        -           -           -            e min(P, max_live + largest)
-        step        8 P         (8 + e) P/N (8 + e) P/N  (8 + e) min(P/N, sub_group)
+        step        4 P (bf16)  (4 + e) P/N (4 + e) P/N  (4 + e) min(P/N, sub_group)
 
-    The step needs gradients in fp32 (4), Adam's square root (4) and the flattened gradients (e); in fp32 flattened and
-    fp32 are one, and stage 0 needs the square root only. Where weights are fp32 themselves, e is 4 throughout.
-    adamw_rms and adafactor keep an update in the place of the square root, and the squares of one parameter's part; at
-    stage 0 both of one parameter at a time.
+    The step needs gradients in fp32 (4) and the flattened gradients (e); in fp32 the two are one, and stage 0 needs neither.
+    Where weights are fp32 themselves, e is 4 throughout. adamw_rms and adafactor also keep an update (4 P/N), and the squares
+    of one parameter's part; at stage 0 both of one parameter at a time.
 
     With frozen weights or LoRA P is the number of trained parameters everywhere but in weights and live, and R at most that.
     """
@@ -98,13 +99,15 @@ def memory_per_gpu(
         master, moments, scratch = 0.0, 0.0, e * max(sizes)
         gradients = e * trained if stage == 1 else 0.0
     examples, source, target = micro_batch
+    # The loss in bf16 takes so many logits to fp32 at once.
+    logits = 4 * min(examples * target * model.shape.vocab_size, _LOGITS_AT_ONCE) if mixed else 0
     return Memory(
         weights=weights,
         master_weights=master,
         moments=moments,
         gradients=gradients,
         reserved=reserved_bytes,
-        activations=examples * activation_bytes(model, source, target, fused_attention),
+        activations=examples * activation_bytes(model, source, target, fused_attention) + logits,
         buckets=buckets,
         live_weights=live,
         step_scratch=scratch,
@@ -127,8 +130,8 @@ def num_factored_moments(shape: T5Shape) -> int:
 def _step_scratch(e: int, zero: Zero, size: int, share: float, bucket: int, mixed: bool, largest: int | None) -> float:
     """largest: elements of the largest parameter, where the optimizer looks at one after the other."""
     if zero.stage == 0:
-        temporaries = 4 * size if largest is None else 8 * largest
+        temporaries = 0 if largest is None else 8 * largest
         return max((4 * size if mixed else 0) + temporaries, e * bucket)
     at_once = min(share, zero.sub_group) if zero.stage == 3 else share
-    squares = 4 * min(largest or 0, share)
-    return squares + ((8 + e) * at_once if mixed else 8 * at_once)
+    own = 0 if largest is None else 4 * min(largest, share) + 4 * at_once
+    return own + ((4 + e) * at_once if mixed else 4 * at_once)

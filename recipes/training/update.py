@@ -74,10 +74,9 @@ def target_logits(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
 
 def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
     """Cross-entropy in nats, summed over the micro-batch's target tokens (padding does not count)."""
-    import torch.nn.functional as F
+    from recipes.training.cross_entropy import summed_cross_entropy
 
-    logits = target_logits(model, batch)
-    return F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="sum")
+    return summed_cross_entropy(target_logits(model, batch).flatten(0, 1), batch.labels.flatten())
 
 
 def lrs_in_use(engine: DeepSpeedEngine) -> list[float]:
