@@ -1,0 +1,36 @@
+"""What starting a run costs the launcher, and which of Ray Train's helpers it starts; looked at in a process of its own."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+LOOK = """
+import json, sys
+from ray.train import RunConfig
+from recipes.config import ScalingBlock
+from recipes.launching.process_group import group_config
+from recipes.launching.trainer import Trainer
+
+trainer = Trainer(print, backend_config=group_config(ScalingBlock()), run_config=RunConfig(name="a", storage_path="/tmp/a"))
+trainer._get_train_func()
+print(json.dumps({
+    "callbacks": [type(each).__name__ for each in trainer._create_default_callbacks()],
+    "torch": "torch" in sys.modules,
+}))
+"""
+CLEANER = "PlacementGroupCleanerCallback"
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_torch_is_not_imported_and_only_what_is_used_is_started(python, address):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {"RAY_ADDRESS": address} if address else {}
+    answer = subprocess.run([python, "-c", LOOK], env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(answer.stdout.splitlines()[-1])
+    assert not found["torch"]
+    assert "BackendSetupCallback" in found["callbacks"]
+    assert "DatasetsCallback" not in found["callbacks"]
+    # In a cluster that others use too, a launcher that is killed must not keep its places.
+    assert (CLEANER in found["callbacks"]) == (address is not None)
