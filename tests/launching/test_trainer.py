@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from recipes.launching.ray_cluster import only_node_unwatched
+
 LOOK = """
 import json, sys
 from ray.train import RunConfig
@@ -21,6 +23,7 @@ print(json.dumps({
 }))
 """
 CLEANER = "PlacementGroupCleanerCallback"
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
@@ -34,3 +37,14 @@ def test_torch_is_not_imported_and_only_what_is_used_is_started(python, address)
     assert "DatasetsCallback" not in found["callbacks"]
     # In a cluster that others use too, a launcher that is killed must not keep its places.
     assert (CLEANER in found["callbacks"]) == (address is not None)
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "inside"), [(None, None, "0"), (None, "1", "1"), ("10.0.0.1:6379", None, None)]
+)
+def test_only_a_ray_of_ones_own_is_unwatched_and_only_meanwhile(monkeypatch, address, given, inside):
+    for name, value in (("RAY_ADDRESS", address), (WATCHER, given)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    with only_node_unwatched():
+        assert os.environ.get(WATCHER) == inside
+    assert os.environ.get(WATCHER) == given
