@@ -124,10 +124,10 @@ def draw(middle: dict[str, dict[str, float]], before: dict[str, float] | None, p
     colours = dict(zip(phases, plt.get_cmap("tab10").colors, strict=False))
     for place, times in enumerate(bars.values()):
         left = 0.0
-        for phase in phases:
-            if phase in times:
-                axes.barh(place, times[phase], left=left, color=colours[phase], edgecolor="white")
-                left += times[phase]
+        for phase, seconds in times.items():
+            if phase != "total":
+                axes.barh(place, seconds, left=left, color=colours[phase], edgecolor="white")
+                left += seconds
         axes.text(left + 0.2, place, f"{times['total']:.1f} s", va="center")
     axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()

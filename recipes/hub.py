@@ -1,10 +1,50 @@
-"""Giving a finished model to a Hugging Face Hub, with whatever token its own library finds; that is never shown."""
+"""A Hugging Face Hub: whether it has a model, and giving it a finished one, with whatever token its own library finds; that
+is never shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from recipes.errors import RunFailed, UserError
+
+_ANSWER_S = 10.0
+
+
+def check_model(name: str, revision: str | None) -> None:
+    """Before any work: whether the Hub answers and has the model's config.json; nothing is fetched.
+
+    What lies in the Hub's cache here needs no answer, and neither does HF_HUB_OFFLINE.
+
+    Raises:
+        UserError: it cannot be reached within seconds, or has no such model, revision or permission.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if constants.HF_HUB_OFFLINE or isinstance(cached, str):
+            return
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_ANSWER_S)
+    except HFValidationError as error:
+        raise UserError(f"model.hub {name}: {' '.join(str(error).split())}") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        at = "" if revision is None else f" at revision {revision}"
+        if status == 404:
+            raise UserError(
+                f"model.hub {name}: {constants.ENDPOINT} has no such model{at}, or none with a config.json"
+            ) from None
+        reason = _hidden(error.server_message or str(error), get_token())
+        way_out = "; log in with `hf auth login`, or set HF_TOKEN" if status in (401, 403) else ""
+        raise UserError(
+            f"model.hub {name}: {constants.ENDPOINT} refuses it{at} ({status}: {reason}){way_out}"
+        ) from None
+    except Exception as error:  # its HTTP library's
+        reason = _hidden(f"{type(error).__name__}: {error}", get_token())
+        raise UserError(
+            f"model.hub {name}: {constants.ENDPOINT} cannot be reached ({reason}); model.folder takes a model that is here"
+        ) from None
 
 
 def check_push(name: str) -> None:

@@ -1,5 +1,6 @@
 """Reading configs: what is accepted, what is refused and in which words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,27 @@ def test_a_prefix_on_the_command_line_is_text(prefix):
     content = apply_overrides(minimal(), [f"data.prefix={prefix}"])
     assert parse_config(content).data.prefix == prefix
     assert apply_overrides({}, ["a={b: 1}"]) == {"a": {"b": 1}}
+
+
+_MIXED = "data={tasks: [{name: turn, source: a}, {name: fill, source: b, objective: {kind: span_corruption}}, {name: more, source: c}]}"
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        ("{metric: eval_bleu/turn}", None),
+        ("{metric: eval_loss/fill}", None),
+        ("{metric: eval_bleu/fill}", "evaluation.best.metric: nothing measures 'eval_bleu/fill'"),
+        ("{metric: eval_bleu/trun}", "nothing measures 'eval_bleu/trun', did you mean 'eval_bleu/turn'?"),
+        ("{metric: eval_chrf/turn}", "'eval_chrf/turn' is not measured: add chrf to evaluation.metrics"),
+        ("{metric: eval_perplexity/turn}", "nothing measures 'eval_perplexity/turn'"),
+    ],
+)
+def test_the_best_of_one_tasks_metric(best, words):
+    overrides = (_MIXED, "evaluation.metrics=[bleu, perplexity]", f"evaluation.best={best}")
+    if words is None:
+        found = load_config(LOCAL, overrides).evaluation.best
+        assert found.lower_is_better == found.metric.startswith("eval_loss")
+    else:
+        with pytest.raises(UserError, match=re.escape(words)):
+            load_config(LOCAL, overrides)

@@ -74,7 +74,7 @@ def differing(values: dict[str, dict[str, Any]], without: tuple[str, ...]) -> di
 
 
 def lower_is_better(metric: str, runs: Iterable[ComparedRun] = ()) -> bool | None:
-    """Of a mixture's ``eval_loss/<task>`` as of ``eval_loss``; None where no run's config says it."""
+    """Of a mixture's ``eval_bleu/<task>`` as of ``eval_bleu``; None where no run's config says it."""
     kind = metric.split("/")[0]
     if kind in ("loss", "eval_loss", "eval_perplexity"):
         return True
@@ -82,7 +82,7 @@ def lower_is_better(metric: str, runs: Iterable[ComparedRun] = ()) -> bool | Non
         return False
     for run in runs:
         mode = run.config.get("evaluation.best.mode")
-        if run.config.get("evaluation.best.metric") == metric and mode in ("min", "max"):
+        if str(run.config.get("evaluation.best.metric")).split("/")[0] == kind and mode in ("min", "max"):
             return mode == "min"
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from recipes.config.data import DataBlock, MixingBlock, ObjectiveBlock, TaskBlock, TokenizerBlock
-from recipes.config.evaluation import TASK_LOSS, EvaluationBlock, GenerationBlock
+from recipes.config.evaluation import TASK_FIELDS, EvaluationBlock, GenerationBlock
 from recipes.config.model import LoraBlock, ModelBlock, ShapeBlock
 from recipes.config.optimizing import OptimizerBlock, ScheduleBlock
 from recipes.config.reporting import MlflowBlock, ReportBlock, WandbBlock
@@ -125,10 +125,15 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _best_is_of_a_task(self) -> RunConfig:
-        best, names = self.evaluation.best, [task.name for task in self.data.tasks]
-        if best is None or not best.metric.startswith(TASK_LOSS) or best.metric.removeprefix(TASK_LOSS) in names:
+        best = self.evaluation.best
+        kind, of_task, name = best.metric.partition("/") if best is not None else ("", "", "")
+        # What is taken out of a text is no text to compare with.
+        names = [
+            task.name for task in self.data.tasks if kind == "eval_loss" or task.objective.kind != "span_corruption"
+        ]
+        if not of_task or kind not in TASK_FIELDS or name in names:
             return self
-        known = nearest(best.metric, [TASK_LOSS + name for name in names]) if names else ": there are no data.tasks"
+        known = nearest(best.metric, [f"{kind}/{each}" for each in names]) if names else ": there are no data.tasks"
         raise ValueError(f"evaluation.best.metric: nothing measures '{best.metric}'{known}")
 
     @model_validator(mode="after")

@@ -105,7 +105,7 @@ class TextsBlock(Block):
 class TaskBlock(TextsBlock):
     source: str = Field(description="As data.source.")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        description="Name in messages and metrics (eval_loss/NAME)."
+        description="Name in messages and metrics (eval_loss/NAME, eval_bleu/NAME)."
     )
     rate: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="mixing.by rate: its part of the examples, relative to the other tasks' rates."

@@ -20,8 +20,8 @@ TEXT_METRICS = {
 }
 # Of an evaluation too, beside its metrics.
 PLAIN_FIELDS = ("eval_loss", "eval_tokens", "eval_s", "eval_generated", "eval_generate_s")
-# In front of a task's name: its own loss, where there are several.
-TASK_LOSS = "eval_loss/"
+# Where there are several tasks, these fields are there of each too, with /NAME behind them.
+TASK_FIELDS = ("eval_loss", *(name for names in TEXT_METRICS.values() for name in names))
 _FALLING = ("eval_loss", "eval_perplexity")
 _OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -71,15 +71,17 @@ class GenerationBlock(Block):
 
 
 class BestBlock(Block):
-    metric: str = Field("eval_loss", description="A field of the evaluations in metrics.jsonl, such as eval_bleu.")
+    metric: str = Field(
+        "eval_loss",
+        description="A field of the evaluations in metrics.jsonl, such as eval_bleu or eval_bleu/NAME of a task.",
+    )
     mode: Literal["auto", "min", "max"] = Field(
         "auto", description="Whether lower or higher is better; auto: known for all but metrics of your own."
     )
 
     @property
     def lower_is_better(self) -> bool:
-        falls = self.metric in _FALLING or self.metric.startswith(TASK_LOSS)
-        return self.mode == "min" or (self.mode == "auto" and falls)
+        return self.mode == "min" or (self.mode == "auto" and self.metric.partition("/")[0] in _FALLING)
 
 
 class EarlyStoppingBlock(Block):
@@ -146,10 +148,11 @@ class EvaluationBlock(Block):
         fields = ["eval_loss"]
         for name in self.metrics:
             fields += (FORCED_METRICS | TEXT_METRICS).get(name, ())
-        if self.best.metric in fields or self.best.metric.startswith(TASK_LOSS):
+        kind, of_task, _ = self.best.metric.partition("/")
+        if self.best.metric in fields or (of_task and kind in fields and kind in TASK_FIELDS):
             return self
         for name, its_fields in (FORCED_METRICS | TEXT_METRICS).items():
-            if self.best.metric in its_fields:
+            if self.best.metric in its_fields or (of_task and kind in its_fields and kind in TASK_FIELDS):
                 raise ValueError(f"best.metric: '{self.best.metric}' is not measured: add {name} to evaluation.metrics")
         if not self.own_metrics:
             raise ValueError(f"best.metric: nothing measures '{self.best.metric}'{nearest(self.best.metric, fields)}")

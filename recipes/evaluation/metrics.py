@@ -68,7 +68,17 @@ def text_scores(
 
 
 def record_scores(settings: EvaluationBlock, records: Sequence[dict[str, str]]) -> TextScores:
-    """`text_scores` of records with prediction, reference and source."""
+    """`text_scores` of records with prediction, reference and source; where records have a ``task`` also of each
+    task's alone, such as ``eval_bleu/NAME``."""
+    scores = _record_scores(settings, records)
+    values = dict(scores.values)
+    for task in dict.fromkeys(record["task"] for record in records if "task" in record):
+        of_task = _record_scores(settings, [record for record in records if record.get("task") == task])
+        values |= {f"{name}/{task}": value for name, value in of_task.values.items()}
+    return TextScores(values, scores.signatures)
+
+
+def _record_scores(settings: EvaluationBlock, records: Sequence[dict[str, str]]) -> TextScores:
     columns = ([record[name] for record in records] for name in ("prediction", "reference", "source"))
     return text_scores(settings, *columns)
 

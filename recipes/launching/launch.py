@@ -15,7 +15,7 @@ from recipes.config import ScalingBlock
 from recipes.errors import RunFailed
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
-from recipes.launching.ray_cluster import IN_RAY, needed_resources, ray_cluster, start_beside_me
+from recipes.launching.ray_cluster import IN_RAY, needed_resources, only_node_unwatched, ray_cluster, start_beside_me
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
 from recipes.storage import Storage
@@ -55,6 +55,7 @@ def launch(
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with (
         chatter() as said,
+        only_node_unwatched(),
         signals_raise(),
         ray_cluster(job.config.scaling, terminal.say, meanwhile=_import_trainer),
         signals_raise(),
@@ -157,7 +158,8 @@ class _Outcome:
 
 
 def _import_trainer() -> None:
-    import ray.train.v2.api.data_parallel_trainer  # noqa: F401
+    import recipes.launching.process_group
+    import recipes.launching.trainer  # noqa: F401
 
 
 def _trainer(job: Job, channel: Any, phases: dict[str, float]) -> Any:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrsched import Schedule, ScheduleError, deepspeed_backend
 from recipes.config import RunConfig
@@ -15,14 +16,18 @@ from recipes.data.cache import TokenData, open_data, prepare_data
 from recipes.data.plan import BatchPlan, batch_plan, held_out_plan
 from recipes.errors import UserError
 from recipes.evaluation.metrics import check_own_metrics
+from recipes.hub import check_model
 from recipes.launching.environment import OF_A_JOB
 from recipes.storage import Storage
 from recipes.tracking.trackers import check_trackers
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.job import Job
 from recipes.training.manifest import newest_manifest, steps_with_folder
-from recipes.training.model import group_lr_ratios
+from recipes.training.model import check_embeddings, group_lr_ratios, model_config
 from recipes.training.precision import resolve_precision
+
+if TYPE_CHECKING:
+    from transformers import T5Config
 
 # What may change between the start of a run and its resume: none of it changes which examples are
 # in which update, or what the update computes beyond rounding.
@@ -59,10 +64,13 @@ def prepare(
     _check_model_folder(config)
     check_own_metrics(config.evaluation)
     check_trackers(config)
+    of_hub = _config_of_hub(config)
     if not _counts_epochs(config):
         _parse_schedule(config, None)
     prepared_data = prepare_data(config.data, data_storage or storage, say)
     data = open_data(prepared_data)
+    if of_hub is not None:
+        check_embeddings(config.model, of_hub, data.vocab_size)
     plan = batch_plan(config, data.train, config.scaling.most_workers)
     # Made here only so that a held-out example above the budget is refused now, not at the first evaluation.
     held_out_plan(config, data.held_out, config.scaling.most_workers)
@@ -99,6 +107,14 @@ def _parse_schedule(config: RunConfig, updates_per_epoch: float | None) -> Sched
         return Schedule.from_dict(block, steps_per_epoch=updates_per_epoch, where="schedule")
     except ScheduleError as error:
         raise UserError(str(error)) from None
+
+
+def _config_of_hub(config: RunConfig) -> T5Config | None:
+    """Of a model from the Hub, whose config.json is fetched: what is wrong with name or network shows now, not in the workers."""
+    if config.model.hub is None:
+        return None
+    check_model(config.model.hub, config.model.revision)
+    return model_config(config.model, 0)
 
 
 def _check_model_folder(config: RunConfig) -> None:

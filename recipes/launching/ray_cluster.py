@@ -20,6 +20,7 @@ _GONE_S = 10.0
 _POLL_S = 0.5
 # Name of threads that call Ray and cannot be told to stop.
 IN_RAY = "in_ray"
+_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # Ray's own default, in its job supervisor.
 _JOB_STOP_WAIT_S = 3
 
@@ -106,6 +107,19 @@ def ray_cluster(
             end_leftovers(own_session)
 
 
+@contextmanager
+def only_node_unwatched() -> Iterator[None]:
+    """For the block, on a Ray of the command's own, Ray Train starts no actor that asks every 5 s whether a node will be taken away."""
+    if joins_cluster() or _WATCHER in os.environ:
+        yield
+        return
+    os.environ[_WATCHER] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_WATCHER]
+
+
 def start_beside_me(kind: type, folder: Storage) -> Any:
     """The actor of this class for the command that works in ``folder``, one in the cluster.
 
@@ -140,8 +154,6 @@ def _keep_local_ray_private() -> None:
     Ray reads these when it is imported.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # An actor that asks every 5 s whether a node will be taken away: of this Ray, the only one will not.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -66,16 +66,23 @@ def _words(data: TokenData, i: int) -> Callable[[Iterable[int]], str]:
 
 
 def as_records(data: TokenData, examples: np.ndarray, texts: dict[int, str]) -> list[dict[str, str]]:
-    """Source, reference and prediction of each example, in order. Source and reference are decoded tokens: what the model sees."""
-    records = []
+    """Source, reference and prediction of each example, in order, and its task where there are several.
+
+    Source and reference are decoded tokens: what the model sees.
+    """
+    records, names = [], data.task_names
     for place, i in enumerate(examples.tolist()):
         source, target = map(_words(data, i), data.held_out.pair(i))
-        records.append({"source": source, "reference": target, "prediction": texts[place]})
+        record = {"source": source, "reference": target, "prediction": texts[place]}
+        if len(names) > 1:
+            record["task"] = names[data.held_out.tasks[i]]
+        records.append(record)
     return records
 
 
 def generated_scores(run: Training) -> tuple[TextScores, int]:
-    """Metrics of text generated for held-out examples, the same on all ranks, and the number of examples. Collective.
+    """Metrics of text generated for held-out examples, of all together and of each task of several; the same on all ranks.
+    And the number of examples. Collective.
 
     Examples whose target is only what was taken out of the source are left out.
 

@@ -35,11 +35,7 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
             model = _from_shape(block.shape, vocab_size)
     else:
         model = _from_pretrained(block)
-        if model.config.vocab_size < vocab_size:
-            raise UserError(
-                f"model {block.folder or block.hub} has {model.config.vocab_size} embeddings but the tokenizer has "
-                f"{vocab_size} token ids: give the model's own tokenizer in data.tokenizer"
-            )
+        check_embeddings(block, model.config, vocab_size)
     if block.lora is not None:
         add_lora(model, block.lora, seed)
     freeze(model, block.freeze)
@@ -49,6 +45,19 @@ def build_model(block: ModelBlock, vocab_size: int, seed: int) -> T5ForCondition
         enable({"use_reentrant": False})
     model.config.use_cache = False
     return model.train()
+
+
+def check_embeddings(block: ModelBlock, config: T5Config, vocab_size: int) -> None:
+    """Whether a model of this config, from the folder or the Hub, has an embedding for every token id.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    if config.vocab_size < vocab_size:
+        raise UserError(
+            f"model {block.folder or block.hub} has {config.vocab_size} embeddings but the tokenizer has "
+            f"{vocab_size} token ids: give the model's own tokenizer in data.tokenizer"
+        )
 
 
 def skeleton(config: T5Config, has_own_classifier: bool) -> T5ForConditionalGeneration:

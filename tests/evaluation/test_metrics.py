@@ -8,7 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from recipes.config import EvaluationBlock
 from recipes.errors import UserError
-from recipes.evaluation.metrics import MetricFailed, own_metric, perplexity, text_scores
+from recipes.evaluation.metrics import MetricFailed, own_metric, perplexity, record_scores, text_scores
 
 PREDICTIONS = ["The cat sat on the mat.", " a dog ", "high birds fly", "一只猫坐着"]
 REFERENCES = ["The cat is on the mat.", "a dog", "birds fly high above", "一只猫坐在那里"]
@@ -55,6 +55,22 @@ def test_exact_match_strips_the_ends_and_nothing_else():
 def test_several_metrics_come_together_and_forced_ones_are_not_ours():
     found = scores("perplexity", "exact_match", "bleu", "token_accuracy")
     assert list(found.values) == ["eval_exact_match", "eval_bleu"]
+
+
+def test_each_tasks_texts_are_scored_alone_too():
+    rows = zip(PREDICTIONS, REFERENCES, SOURCES, ("a", "b", "a", "b"), strict=True)
+    records = [dict(zip(("prediction", "reference", "source", "task"), row, strict=True)) for row in rows]
+    settings = EvaluationBlock(metrics=["exact_match", "bleu", f"{OWN}:word_overlap"])
+    found = record_scores(settings, records)
+    whole = scores(*settings.metrics)
+    assert {name: found.values[name] for name in whole.values} == whole.values
+    for task, places in (("a", [0, 2]), ("b", [1, 3])):
+        columns = ([column[i] for i in places] for column in (PREDICTIONS, REFERENCES, SOURCES))
+        alone = text_scores(settings, *columns).values
+        assert {name: found.values[f"{name}/{task}"] for name in alone} == alone
+    assert len(found.values) == 3 * len(whole.values)
+    assert found.values["eval_exact_match/b"] == 1 / 2
+    assert found.signatures == whole.signatures
 
 
 def test_metrics_of_ones_own():

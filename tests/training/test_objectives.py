@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from sacrebleu.metrics import CHRF
 
 from recipes.config_file import load_config
 from recipes.data.batches import pad
@@ -52,8 +53,8 @@ def test_resumed_after_one_update(process_group, pairs, tmp_path, kind):
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
 
 
-def test_each_tasks_loss_is_of_its_examples_alone(process_group, pairs, tmp_path):
-    text = ("evaluation.metrics=[perplexity, chrf]", "evaluation.best.metric=eval_loss/fill")
+def test_each_tasks_scores_are_of_its_examples_alone(process_group, pairs, tmp_path):
+    text = ("evaluation.metrics=[perplexity, chrf]", "evaluation.best.metric=eval_chrf/more")
     job = job_of(pairs, tmp_path, "small", TASKS % (pairs, pairs, pairs), "schedule.total_steps=4", *text)
     summary, _ = train_alone(job)
     found = summary["evaluation"]
@@ -69,7 +70,21 @@ def test_each_tasks_loss_is_of_its_examples_alone(process_group, pairs, tmp_path
     assert found["eval_loss"] == pytest.approx(total / held_out.target_lengths.sum(), rel=1e-5)
     # Text is generated where there is a reference: pairs, and continuations among UL2's kinds.
     assert found["eval_generated"] == int(held_out.is_pair.sum()) < len(held_out)
-    assert summary["best"]["metric"] == "eval_loss/fill"
+    lines = (tmp_path / "small" / "predictions.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for field, tasks in {
+        "eval_chrf": ("turn", "more"),
+        "eval_chrf/turn": ("turn",),
+        "eval_chrf/more": ("more",),
+    }.items():
+        texts = [(each["prediction"], each["reference"]) for each in records if each["task"] in tasks]
+        told, references = zip(*texts, strict=True)
+        assert found[field] == CHRF().corpus_score(told, [references]).score
+    # Nothing is generated for a task without references; what the forward pass gives is of all together, but for the loss.
+    assert not {"eval_chrf/fill", "eval_perplexity/turn"} & set(found)
+    evaluations = [json.loads(line) for line in (tmp_path / "small" / "metrics.jsonl").read_text().splitlines()]
+    best = max(each["eval_chrf/more"] for each in evaluations if "eval_chrf/more" in each)
+    assert (summary["best"]["metric"], summary["best"]["value"]) == ("eval_chrf/more", best)
     rates = [task["rate"] for task in summary["tasks"]]
     sizes = np.array([task["training_examples"] for task in summary["tasks"]])
     assert rates == pytest.approx(sizes / sizes.sum())
