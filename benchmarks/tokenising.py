@@ -209,7 +209,7 @@ def _draw(found: list[dict[str, float]], file: str) -> None:
         axes.set(xscale="log", yscale="log", xlabel="pairs", title=title)
         axes.grid(alpha=0.3)
     time_axes.legend()
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None} if file.endswith(".svg") else None)
 
 
 if __name__ == "__main__":
