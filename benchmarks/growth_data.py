@@ -140,7 +140,7 @@ def _draw(found: list[dict[str, float]], file: str) -> None:
         axes.set(xscale="log", yscale="log", xlabel="training examples", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None} if file.endswith(".svg") else None)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from recipes.data.tokenizer import TextTokenizer, offsets_of
 Ids = tuple[np.ndarray, np.ndarray]  # of texts in a row, and where each begins, as a tokenizer returns them
 # `tokenizers` uses all cores for one call; a second one fills the gaps, in which Python makes and takes apart its texts.
 _CALLS_AT_ONCE = 2
-# Of a call. An id takes about 150 bytes until it is in an array; fewer texts would leave cores idle.
-_TEXTS_AT_ONCE = 4096
+# Of a call. An id takes about 150 bytes until it is in an array, so more texts miss the caches; fewer leave cores idle.
+_TEXTS_AT_ONCE = 2048
 _CHARS_AT_ONCE = 1_000_000
 _TELL_EVERY_S = 30.0
 _LIST = pa.large_list(pa.field("item", pa.int32(), nullable=False))

@@ -109,8 +109,8 @@ def read_windows(place: Place) -> Iterator[Columns]:
 
 def _read_parquet(place: Place) -> Iterator[Columns]:
     with place.filesystem.open_input_file(place.path) as stream:
-        # Buffered: else a whole column of a row group is read at once, however large.
-        parquet = pq.ParquetFile(stream, buffer_size=_BLOCK_BYTES)
+        # Else a whole column of a row group is read at once, however large.
+        parquet = pq.ParquetFile(stream, buffer_size=_BLOCK_BYTES, pre_buffer=False)
         place.check_columns(parquet.schema_arrow.names)
         columns = list(dict.fromkeys(place.wanted.values()))
         batches = parquet.iter_batches(_rows_at_once(parquet.metadata, columns), columns=columns)
