@@ -1,6 +1,6 @@
 """What packing saves: ``python benchmarks/packing.py CONFIG [key=value ...] [--updates 7] [--budgets 1500,4000] [--json FILE]``.
 
-Forward and backward of the same global batches, a row each and packed, by turns in one process; medians. Dropout is off, and the
+Forward and backward of the same global batches, each example a row and packed, by turns in one process; medians. Dropout is off, and the
 two gradients are compared.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from recipes.config_file import load_config
-from recipes.data.batches import collate
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
 from recipes.storage import Storage
+from recipes.training.feed import to_tensors
 from recipes.training.model import build_model
 from recipes.training.update import summed_loss
 
@@ -62,8 +62,8 @@ def _measured(options: argparse.Namespace, budget: int) -> dict[str, float]:
 
         def gradient(name: str, k: int) -> list[torch.Tensor]:
             model.zero_grad()
-            for rows in plans[name].micro_batches(k)[0]:
-                summed_loss(model, collate(data.train, rows, data.pad_id)).backward()
+            for batch in plans[name].micro_batches(k)[0]:
+                summed_loss(model, to_tensors(data.train, batch, data.pad_id, plans[name].packed)).backward()
             return [p.grad.clone() for p in model.parameters()]
 
         first = {name: gradient(name, 0) for name in plans}

@@ -32,11 +32,12 @@ class TrainingBlock(Block):
         128, description="Examples in the global batch of one optimizer update, over all workers."
     )
     micro_batch_tokens: Count = Field(
-        4096, description="Most padded tokens (source + target) in one forward and backward pass of one worker."
+        4096,
+        description="Most tokens (source + target) in one forward and backward pass of one worker, computed padding included.",
     )
     packing: bool = Field(
         True,
-        description="Short examples share a row, kept apart by masks: the same gradient with less padding; false: a row each.",
+        description="Examples are computed one after the other, without padding, with the same gradient; false: a row each.",
     )
     compile: bool = Field(
         False,

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +20,9 @@ from typing import Any
 from recipes.config import DataBlock
 from recipes.data.build import TaskTexts, build_cache
 from recipes.data.denoising import Denoiser
-from recipes.data.fingerprint import FORMAT, content_fingerprint, stamp
+from recipes.data.fingerprint import FORMAT, content_fingerprint, file_marks, stamp
 from recipes.data.split import split_examples
+from recipes.data.staging import staging_folder
 from recipes.data.token_files import TokenSplit
 from recipes.data.tokenizer import TextTokenizer, bytes_tokenizer, saved_tokenizer
 from recipes.errors import UserError
@@ -109,23 +109,26 @@ def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None]
         UserError: anything wrong with sources, tokenizer or lengths, one line each.
     """
     cache = storage / FOLDER
-    mark = stamp(config)
+    marks = file_marks(config)
+    mark = stamp(config, marks)
     known = _recall(cache, mark)
     if known is not None:
         return _found(cache, known, say)
-    parts = [TaskTexts(task, *split_examples(config, say, task)) for task in config.texts]
+    parts = [TaskTexts(task, split_examples(config, say, task)) for task in config.texts]
     tokenizer = None
     if config.tokenizer.kind != "unigram":
         tokenizer = bytes_tokenizer() if config.tokenizer.kind == "bytes" else saved_tokenizer(config.tokenizer)
-    fingerprint = content_fingerprint(config, [part[:3] for part in parts], tokenizer)
+    fingerprint = content_fingerprint(config, parts, tokenizer)
     if _read_meta(cache / fingerprint) is None:
-        staging = _staging_folder(cache, fingerprint)
-        try:
-            meta = build_cache(staging, config, parts, tokenizer, say)
-            meta |= {"format": FORMAT, "fingerprint": fingerprint}
-            _publish(cache, fingerprint, staging, meta)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        base = cache.local or _local_base()
+        with staging_folder(base, fingerprint, lambda: _read_meta(cache / fingerprint) is not None, say) as staging:
+            if staging is not None:
+                meta = build_cache(staging, config, parts, tokenizer, say)
+                meta |= {"format": FORMAT, "fingerprint": fingerprint}
+                if file_marks(config) != marks:
+                    raise UserError("data: a file of the texts was changed while they were tokenised; start again")
+                _publish(cache, fingerprint, staging, meta)
+                shutil.rmtree(staging, ignore_errors=True)
     if mark is not None:
         cache.write_text(f"index/{mark}.json", json.dumps({"fingerprint": fingerprint}))
     return _found(cache, fingerprint, say)
@@ -198,14 +201,6 @@ def _read_meta(place: Storage) -> dict[str, Any] | None:
     return meta if all(sizes.get(name) == size for name, size in meta["files"].items()) else None
 
 
-def _staging_folder(cache: Storage, fingerprint: str) -> Path:
-    if cache.local is None:
-        return Path(tempfile.mkdtemp(prefix="token_cache_"))
-    staging = cache.local / f".{fingerprint}.{uuid.uuid4().hex}.part"
-    staging.mkdir(parents=True)
-    return staging
-
-
 def _publish(cache: Storage, fingerprint: str, staging: Path, meta: dict[str, Any]) -> None:
     paths = sorted(path for path in staging.rglob("*") if path.is_file())
     meta["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in paths}
@@ -222,8 +217,7 @@ def _publish(cache: Storage, fingerprint: str, staging: Path, meta: dict[str, An
 
 def _download(place: Storage, meta: dict[str, Any]) -> Path:
     """This node's copy of a cache in an object store; the first rank fetches it, the others wait for that."""
-    base = Path(tempfile.gettempdir()) / f"token_cache_{os.getuid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
+    base = _local_base()
     target = base / meta["fingerprint"]
     with (base / f"{meta['fingerprint']}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -233,3 +227,10 @@ def _download(place: Storage, meta: dict[str, Any]) -> Path:
             place.download_folder("", partial)
             partial.rename(target)
     return target
+
+
+def _local_base() -> Path:
+    """Where this machine keeps caches of object stores."""
+    base = Path(tempfile.gettempdir()) / f"token_cache_{os.getuid()}"
+    base.mkdir(mode=0o700, exist_ok=True)
+    return base

@@ -11,6 +11,7 @@ import numpy as np
 
 from recipes.config import DataBlock
 from recipes.data.sources import NUM_NAMED_ROWS, Examples, too_long_refusal
+from recipes.data.split import ExampleStream
 from recipes.data.token_files import TokenSplit
 from recipes.data.tokenizer import TextTokenizer
 
@@ -42,7 +43,7 @@ class SplitCounts:
         self.file_names: list[str] = []
         self.target_ids = np.zeros(vocab_size, np.int64)
 
-    def add_files(self, examples: Examples) -> int:
+    def add_files(self, examples: ExampleStream) -> int:
         """Note where some examples come from; the number of the first of their files."""
         first = len(self.file_names)
         self.file_names += examples.file_names
@@ -74,21 +75,20 @@ class SplitCounts:
         limit: int,
         tokenizer: TextTokenizer,
         examples: Examples,
-        start: int,
     ) -> None:
-        """Sources or targets of the examples from ``start`` on, before any is cut off at ``limit``."""
+        """Sources or targets of some examples, before any is cut off at ``limit``."""
         side, lengths = self._sides[name], np.diff(offsets)
         side.longest = max(side.longest, int(lengths.max()))
         self.count_unknown(name, ids, tokenizer)
         too_long = np.flatnonzero(lengths > limit)
         side.num_too_long += len(too_long)
         for i in too_long[: NUM_NAMED_ROWS - len(side.first_too_long)].tolist():
-            side.first_too_long.append(f"{examples.where(start + i)} ({lengths[i]} tokens)")
+            side.first_too_long.append(f"{examples.where(i)} ({lengths[i]} tokens)")
         ends = np.add.reduceat((ids == tokenizer.eos_id).astype(np.int32), offsets[:-1])
         inner = np.flatnonzero(ends > 1)
         side.num_inner_ends += len(inner)
         if len(inner) and not side.first_inner_end:
-            side.first_inner_end = examples.where(start + int(inner[0]))
+            side.first_inner_end = examples.where(int(inner[0]))
 
     def refusals(self, config: DataBlock) -> list[str]:
         """A line for each side with texts that are too long, where that is refused."""

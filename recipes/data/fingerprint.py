@@ -19,16 +19,17 @@ from pyarrow import fs
 
 from recipes.config import DataBlock, TaskBlock
 from recipes.data import pydoc
-from recipes.data.sources import Examples, list_files
+from recipes.data.sources import list_files
+from recipes.data.split import Split
 from recipes.data.tokenizer import TextTokenizer
 
-FORMAT = 2  # raise it when the content of a cache changes for the same input
+FORMAT = 3  # raise it when the content of a cache changes for the same input
 # A file changed this short a time ago could change again within the clock's grain and keep its times.
 _SETTLED_SECONDS = 2.0
 
 
 def content_fingerprint(
-    config: DataBlock, parts: Sequence[tuple[TaskBlock, Examples, Examples]], tokenizer: TextTokenizer | None
+    config: DataBlock, parts: Sequence[tuple[TaskBlock, Split]], tokenizer: TextTokenizer | None
 ) -> str:
     """The cache's name.
 
@@ -42,18 +43,26 @@ def content_fingerprint(
         made_by = {name: sha256(content).hexdigest() for name, content in sorted(tokenizer.files().items())}
     settings = [config.max_source_tokens, config.max_target_tokens, config.on_too_long]
     texts = [
-        [task.name, task.prefix, task.objective.model_dump(mode="json"), train.digest(), held_out.digest()]
-        for task, train, held_out in parts
+        [task.name, task.prefix, task.objective.model_dump(mode="json"), train.digest, held_out.digest]
+        for task, (train, held_out, _) in parts
     ]
     return _hash([FORMAT, texts, made_by, settings])[:24]
 
 
-def stamp(config: DataBlock) -> str | None:
-    """A hash of the config and of its files' sizes and times of change, or None where those cannot be trusted.
+def stamp(config: DataBlock, marks: list[Any]) -> str | None:
+    """A hash of the config and of what `file_marks` found, or None where that cannot be trusted."""
+    now = time.time_ns()
+    times = [value for group in marks for mark in group if isinstance(mark, list) for value in mark[2:]]
+    if None in times or max(times, default=0) > now - int(_SETTLED_SECONDS * 1e9):
+        return None
+    return _hash([FORMAT, config.model_dump(mode="json", exclude={"mixing"}), marks])
+
+
+def file_marks(config: DataBlock) -> list[Any]:
+    """Names, sizes and times of change of all files that the config names.
 
     Locally the time of the last change of the inode counts too, which copying and restoring tools cannot set.
     """
-    now = time.time_ns()
     marks: list[Any] = []
     named = [(task, part, getattr(task, part)) for task in config.texts for part in ("source", "eval_source")]
     for task, part, uri in named:
@@ -69,10 +78,7 @@ def stamp(config: DataBlock) -> str | None:
     folder = Path(str(config.tokenizer.path))
     if config.tokenizer.kind == "folder" and folder.is_dir():
         marks.append([_local_mark(path) for path in sorted(folder.iterdir()) if path.is_file()])
-    times = [value for group in marks for mark in group if isinstance(mark, list) for value in mark[2:]]
-    if None in times or max(times, default=0) > now - int(_SETTLED_SECONDS * 1e9):
-        return None
-    return _hash([FORMAT, config.model_dump(mode="json", exclude={"mixing"}), marks])
+    return marks
 
 
 def _local_mark(path: str | Path) -> list[Any]:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recipes.config import RunConfig
-from recipes.data.packing import Lengths
-from recipes.data.rows import ANY, FACTORS, Rows, best_factors, padded_tokens, plan_rows
+from recipes.data.dealing import Cut, Lengths, MicroBatches, cut_packed, cut_padded, deal
 from recipes.data.streams import Streams, mixing_rates
 from recipes.data.token_files import TokenSplit
 from recipes.errors import UserError
 
 if TYPE_CHECKING:
     from recipes.data.cache import TokenData
-
-MicroBatches = list[list[Rows]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class PlanStatistics:
 
     Attributes:
         padding_ratio: share of the computed tokens that are padding.
-        slowest_rank_ratio: padded tokens of the busiest rank over the mean of the ranks, averaged over the updates; 1.0
+        slowest_rank_ratio: computed tokens of the busiest rank over the mean of the ranks, averaged over the updates; 1.0
             is perfect balance.
         micro_batches_per_rank: mean number in one update.
     """
@@ -60,18 +56,19 @@ class BatchPlan:
         num_ranks: int,
         where: Callable[[int], str] = "example {}".format,
         tasks: tuple[Sequence[int], np.ndarray] | None = None,
-        longest_row: tuple[int, int] | None = None,
+        packed: bool = True,
     ):
         """
         Args:
             source_lengths, target_lengths: tokens of every example.
             seed: decides the order.
             examples_per_update: examples in the global batch of one update.
-            micro_batch_tokens: most padded tokens, rows * (longest source + longest target), of a micro-batch.
+            micro_batch_tokens: most tokens of a micro-batch: of its examples, or, where they are not packed, rows *
+                (longest source + longest target).
             num_ranks: processes that share the work.
             where: names an example in a message.
             tasks: of a mixture, numbers of examples of every task and their rates.
-            longest_row: most source and target tokens of a row that several examples share; None: each has one of its own.
+            packed: without padding; else each example has a row of its own.
 
         Raises:
             UserError: an example alone exceeds the budget; fewer examples per update than ranks; no examples.
@@ -89,7 +86,7 @@ class BatchPlan:
         self.examples_per_update = examples_per_update
         self.micro_batch_tokens = micro_batch_tokens
         self.num_ranks = num_ranks
-        self.longest_row = longest_row
+        self.packed = packed
         self.task_sizes, self.task_rates = tasks or ([len(source_lengths)], np.ones(1))
         self._streams = Streams(self.task_sizes, self.task_rates, seed=seed, examples_per_update=examples_per_update)
 
@@ -115,34 +112,25 @@ class BatchPlan:
         return self._streams.examples(k)
 
     def micro_batches(self, k: int) -> MicroBatches:
-        """For every rank its micro-batches in update k: rows, each the numbers of its examples.
+        """For every rank its micro-batches in update k, each the numbers of its examples.
 
         Every rank gets the same number, because ZeRO 3 communicates in every forward pass. The i-th micro-batches of
-        all ranks cost about the same. None is empty if examples_per_update is a multiple of the number of ranks;
-        otherwise one may be, when examples are so long that hardly two share a micro-batch.
+        all ranks cost about the same. Only where there are hardly more examples than micro-batches may some be empty.
         """
-        settings = (self.lengths, self.micro_batch_tokens, self.num_ranks, self._row_factors, self.longest_row or ANY)
-        return plan_rows(self.examples(k), *settings)
-
-    @cached_property
-    def _row_factors(self) -> tuple[float, ...]:
-        """Of all updates, by the first: trying each anew would take three times as long."""
-        if self.longest_row is None:
-            return ()
-        return best_factors(self.examples(0), self.lengths, self.micro_batch_tokens, self.num_ranks, self.longest_row)
+        return deal(self.examples(k), self.lengths, self.micro_batch_tokens, self.num_ranks, _cut(self.packed))
 
     def target_tokens(self, k: int) -> int:
         """Target tokens of the global batch: what the summed loss of update k is divided by."""
-        return int(self.lengths.target[self.examples(k)].sum())
+        return int(self.lengths.target[self.examples(k)].sum(dtype=np.int64))
 
     def statistics(self, updates: Sequence[int] = range(20)) -> PlanStatistics:
-        return plan_statistics([self.micro_batches(k) for k in updates], self.lengths)
+        return plan_statistics([self.micro_batches(k) for k in updates], self.lengths, self.packed)
 
 
 def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPlan:
     """The plan of a run: the same on the launcher, which describes it, and on every rank."""
     texts = config.data.texts
-    sizes = np.bincount(train.tasks, minlength=len(texts)).tolist()
+    sizes = train.task_sizes(len(texts))
     return BatchPlan(
         train.source_lengths,
         train.target_lengths,
@@ -152,13 +140,8 @@ def batch_plan(config: RunConfig, train: TokenSplit, num_ranks: int) -> BatchPla
         num_ranks=num_ranks,
         where=train.where,
         tasks=(sizes, mixing_rates(config.data.mixing, texts, sizes)),
-        longest_row=longest_row(config),
+        packed=config.training.packing,
     )
-
-
-def longest_row(config: RunConfig) -> tuple[int, int] | None:
-    """Rows of several examples get no longer than an example may be: that is what memory is planned for."""
-    return (config.data.max_source_tokens, config.data.max_target_tokens) if config.training.packing else None
 
 
 def task_numbers(data: TokenData, plan: BatchPlan, num_updates: int) -> list[dict[str, Any]]:
@@ -194,9 +177,9 @@ def held_out_plan(config: RunConfig, held_out: TokenSplit, num_ranks: int) -> li
             micro_batch_tokens=config.training.micro_batch_tokens,
             num_ranks=num_ranks,
             where=where,
-            longest_row=longest_row(config),
+            packed=config.training.packing,
         )
-        plans.append([[[examples[row] for row in batch] for batch in rank] for rank in plan])
+        plans.append([[examples[batch] for batch in rank] for rank in plan])
     return plans
 
 
@@ -207,46 +190,49 @@ def evaluation_plan(
     micro_batch_tokens: int,
     num_ranks: int,
     where: Callable[[int], str] = "held-out example {}".format,
-    longest_row: tuple[int, int] | None = None,
+    packed: bool,
 ) -> MicroBatches:
     """For every rank, micro-batches that hold every example exactly once over all ranks.
 
     Every rank gets the same number. Only where there are fewer examples than ranks (or too few to split into equal
-    numbers) are some of them empty; :func:`recipes.data.batches.collate` makes of an empty one a batch that counts
-    nothing.
+    numbers) are some of them empty; :mod:`recipes.data.batches` makes of an empty one a batch that counts nothing.
 
     Raises:
         UserError: an example alone exceeds the budget.
     """
     lengths = Lengths(source_lengths, target_lengths)
     _check_budget(lengths, micro_batch_tokens, where)
-    factors = () if longest_row is None else FACTORS
-    return plan_rows(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks, factors, longest_row or ANY)
+    return deal(np.arange(len(lengths)), lengths, micro_batch_tokens, num_ranks, _cut(packed))
 
 
-def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths) -> PlanStatistics:
+def _cut(packed: bool) -> Cut:
+    return cut_packed if packed else cut_padded
+
+
+def plan_statistics(plans: Sequence[MicroBatches], lengths: Lengths, packed: bool) -> PlanStatistics:
     """Padding and balance over some updates."""
-    real, padded, slowest, num = 0, 0, [], 0
+    real, computed, slowest, num = 0, 0, [], 0
+    of_batch = lengths.real_tokens if packed else lengths.padded_tokens
     for ranks in plans:
-        costs = [sum(padded_tokens(batch, lengths) for batch in rank) for rank in ranks]
-        real += sum(lengths.real_tokens(row) for rank in ranks for batch in rank for row in batch)
-        padded += sum(costs)
+        costs = [sum(map(of_batch, rank)) for rank in ranks]
+        real += sum(lengths.real_tokens(batch) for rank in ranks for batch in rank)
+        computed += sum(costs)
         slowest.append(max(costs) * len(costs) / max(1, sum(costs)))
         num += len(ranks[0])
     return PlanStatistics(
-        padding_ratio=1 - real / max(1, padded),
+        padding_ratio=1 - real / max(1, computed),
         slowest_rank_ratio=float(np.mean(slowest)),
         micro_batches_per_rank=num / len(plans),
     )
 
 
 def _check_budget(lengths: Lengths, micro_batch_tokens: int, where: Callable[[int], str]) -> None:
-    total = lengths.source + lengths.target
-    too_long = np.flatnonzero(total > micro_batch_tokens)
+    too_long = np.flatnonzero(lengths.source > micro_batch_tokens - lengths.target)
     if len(too_long):
-        i = int(too_long[np.argmax(total[too_long])])
+        total = lengths.tokens(too_long)
+        i, longest = int(too_long[np.argmax(total)]), int(total.max())
         raise UserError(
             f"training.micro_batch_tokens: {micro_batch_tokens} is less than {where(i)} alone needs: "
-            f"{lengths.source[i]} source + {lengths.target[i]} target = {total[i]} tokens ({len(too_long):,} such "
-            f"examples); give at least {total[i]}, or lower data.max_source_tokens and data.max_target_tokens"
+            f"{lengths.source[i]} source + {lengths.target[i]} target = {longest} tokens ({len(too_long):,} such "
+            f"examples); give at least {longest}, or lower data.max_source_tokens and data.max_target_tokens"
         )

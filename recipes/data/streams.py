@@ -80,4 +80,7 @@ class Streams:
 
     def _shuffled(self, task: int, epoch: int) -> np.ndarray:
         key = [self._seed, epoch] if len(self._sizes) == 1 else [self._seed, task, epoch]
-        return np.random.default_rng(key).permutation(self._sizes[task])
+        # What `permutation` gives, in half the memory.
+        order = np.arange(self._sizes[task], dtype=np.int32 if self._sizes[task] < 1 << 31 else np.int64)
+        np.random.default_rng(key).shuffle(order)
+        return order

@@ -36,7 +36,8 @@ _FIXED = (0,)
 class TokenWriter:
     """Writes an Arrow file; rows come in any number at a time."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, rows_per_batch: int = ROWS_PER_BATCH):
+        self._rows_per_batch = rows_per_batch
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = ipc.new_file(self._sink, SCHEMA)
         self._pending: list[pa.RecordBatch] = []
@@ -64,13 +65,13 @@ class TokenWriter:
         ]  # fmt: skip
         self._pending.append(pa.record_batch(columns, schema=SCHEMA))
         self._num_pending += num
-        if self._num_pending >= ROWS_PER_BATCH:
-            self._flush(self._num_pending // ROWS_PER_BATCH * ROWS_PER_BATCH)
+        if self._num_pending >= self._rows_per_batch:
+            self._flush(self._num_pending // self._rows_per_batch * self._rows_per_batch)
 
     def _flush(self, num_rows: int) -> None:
         table = pa.Table.from_batches(self._pending, SCHEMA).combine_chunks()
-        for begin in range(0, num_rows, ROWS_PER_BATCH):
-            self._writer.write_table(table.slice(begin, min(ROWS_PER_BATCH, num_rows - begin)))
+        for begin in range(0, num_rows, self._rows_per_batch):
+            self._writer.write_table(table.slice(begin, min(self._rows_per_batch, num_rows - begin)))
         self._pending = table.slice(num_rows).to_batches()
         self._num_pending -= num_rows
 
@@ -130,10 +131,14 @@ class TokenSplit:
             self.source_lengths[chunks], self.target_lengths[chunks] = source, target
 
     def _stored_lengths(self, side: Side) -> np.ndarray:
-        return _joined([np.diff(offsets) for offsets in self._offsets[side]], np.int32)
+        return _joined([np.diff(offsets).astype(np.int32) for offsets in self._offsets[side]], np.int32)
 
     def __len__(self) -> int:
         return len(self.source_lengths)
+
+    def task_sizes(self, num_tasks: int) -> list[int]:
+        """Examples of every task."""
+        return np.diff(np.searchsorted(self.tasks, np.arange(num_tasks + 1))).tolist()
 
     def drawn_from(self, *key: int) -> TokenSplit:
         """The same examples with the noise of another draw: a pure function of ``key`` and the example's number."""
@@ -171,4 +176,4 @@ class TokenSplit:
 
 
 def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts or [np.zeros(0)]).astype(dtype)
+    return np.concatenate(parts or [np.zeros(0, dtype)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recipes.config import EvaluationBlock
-from recipes.data.batches import collate
+from recipes.data.batches import pad
 from recipes.data.plan import evaluation_plan
 from recipes.evaluation.forced import ForcedScores, forced_sums
 from recipes.evaluation.generation import Decoding, generate, generation_batches, spread_evenly
@@ -62,8 +62,9 @@ def score_pairs(
         micro_batch_tokens=micro_batch_tokens,
         num_ranks=1,
         where=pairs.where,
+        packed=False,
     )
-    tensors = (collate(pairs, batch, tokenizer.pad_id).to(model.device) for batch in progress("loss", batches))
+    tensors = (pad(pairs, batch, tokenizer.pad_id).to(model.device) for batch in progress("loss", batches))
     fields = ForcedScores.of_sums(forced_sums(model, tensors, model.device)).fields(settings)
     if not (settings.text_metrics or always_generate):
         return PairScores(fields)

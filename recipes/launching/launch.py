@@ -51,15 +51,22 @@ def launch(
         Interrupted: after a last checkpoint, if one could be written in time, and after everything that
             was started has been stopped.
     """
+    prepared_at = time.time()
     # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-    with chatter() as said, signals_raise(), ray_cluster(job.config.scaling, terminal.say), signals_raise():
+    with (
+        chatter() as said,
+        signals_raise(),
+        ray_cluster(job.config.scaling, terminal.say, meanwhile=_import_trainer),
+        signals_raise(),
+    ):
         import ray
 
         check_nodes(job.config.scaling, Storage(job.config.run.storage_path), terminal.say)
         channel = start_beside_me(Channel, job.run_folder)
         said.keep_in(job.run_folder)
         before_training()
-        trainer = _trainer(job, channel)
+        phases = {"prepare": prepared_at - job.started_at, "ray": time.time() - prepared_at}
+        trainer = _trainer(job, channel, phases)
         outcome = _Outcome()
         threading.Thread(target=outcome.run, args=(trainer,), name=IN_RAY, daemon=True).start()
         watch = _Watch(outcome.known, channel, terminal, job.config.scaling, hear)
@@ -149,18 +156,22 @@ class _Outcome:
             self.known.set()
 
 
-def _trainer(job: Job, channel: Any) -> Any:
+def _import_trainer() -> None:
+    import ray.train.v2.api.data_parallel_trainer  # noqa: F401
+
+
+def _trainer(job: Job, channel: Any, phases: dict[str, float]) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from recipes.launching.process_group import group_config
+    from recipes.launching.trainer import Trainer
 
     scaling = job.config.scaling
     workers = (scaling.min_workers, scaling.max_workers) if scaling.min_workers else scaling.num_workers
-    return TorchTrainer(
+    return Trainer(
         worker_main,
-        train_loop_config={"job": job, "channel": channel},
-        torch_config=group_config(scaling),
+        train_loop_config={"job": job, "channel": channel, "phases": phases},
+        backend_config=group_config(scaling),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=scaling.use_gpu,

@@ -52,8 +52,16 @@ def needed_resources(scaling: ScalingBlock) -> dict[str, float]:
 
 
 @contextmanager
-def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: bool = True) -> Iterator[None]:
-    """A connected Ray for the block; what was started is stopped at the end. check_room: with enough for the workers."""
+def ray_cluster(
+    scaling: ScalingBlock,
+    say: Callable[[str], None],
+    check_room: bool = True,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """A connected Ray for the block; what was started is stopped at the end.
+
+    check_room: with enough for the workers. meanwhile: what a thread does while this process waits for Ray, such as imports.
+    """
     if not joins_cluster():
         if check_room:
             _check_enough(_this_machine(scaling), scaling, "this machine")
@@ -63,6 +71,8 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(scaling.hang_timeout_s))
     import ray
 
+    beside = threading.Thread(target=meanwhile, name="meanwhile", daemon=True)
+    beside.start()
     quiet, own_session = {"log_to_driver": False, "logging_level": "ERROR"}, None
     if joins_cluster():
         address = os.environ["RAY_ADDRESS"]
@@ -83,6 +93,7 @@ def ray_cluster(scaling: ScalingBlock, say: Callable[[str], None], check_room: b
                 "other things may be too slow for it"
             ) from None
     try:
+        beside.join()
         if check_room:
             _check_cluster(ray.cluster_resources(), scaling, say)
         yield
@@ -129,6 +140,8 @@ def _keep_local_ray_private() -> None:
     Ray reads these when it is imported.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # An actor that asks every 5 s whether a node will be taken away: of this Ray, the only one will not.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

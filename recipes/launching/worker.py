@@ -21,7 +21,8 @@ from recipes.training.job import Job
 def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
     """Train, with this worker's environment, log file and error report set up.
 
-    payload: {"job": Job, "channel": handle of the Channel actor}.
+    payload: {"job": Job, "channel": handle of the Channel actor, "phases": seconds of the launcher's phases, from the
+    command's start until it called Ray Train}.
     """
     import ray.train
 
@@ -41,14 +42,19 @@ def worker_main(payload: dict[str, Any]) -> dict[str, Any]:
 
     try:
         imports_from = time.time()
+        before = imports_from - job.started_at
+        phases = payload["phases"] | {"workers": before - sum(payload["phases"].values())}
         from ray.train.torch import get_device
 
+        from recipes.training.libraries import load_libraries
+
+        load_libraries()
         from recipes.training.run import train
 
         return train(
             job,
             device=get_device(),
-            phases={"start": imports_from - job.started_at, "imports": time.time() - imports_from},
+            phases=phases | {"imports": time.time() - imports_from},
             publish=publish,
             report=ray.train.report,
             stop_requested=lambda: ray.get(channel.stop_requested.remote()),

@@ -12,8 +12,8 @@ from recipes.planning.zero import Zero
 _OPERATIONS = {"fp32": (52, 100), "bf16": (61, 110)}
 # ZeRO 3 runs Python before and after each module, forward and backward; each was as long as one operation (torch's profiler).
 _HOOKS = 4
-# Of the step: besides those that each parameter tensor needs.
-_STEP_OPERATIONS = 100
+# Of the step, besides those that each parameter tensor needs: at stage 0, and above.
+_STEP_OPERATIONS = (15, 90)
 
 
 def launches_per_micro_batch(model: TrainedModel, zero: Zero, num_gpus: int) -> float:
@@ -38,13 +38,14 @@ def launches_per_micro_batch(model: TrainedModel, zero: Zero, num_gpus: int) -> 
 def launches_per_step(model: TrainedModel, zero: Zero, num_gpus: int) -> float:
     """Operations from the last backward pass to the next forward pass, with AdamW on DeepSpeed 0.19.8, as counted.
 
-    100 and for each parameter tensor 10, 1 + 3/N, 2/N, 2 at stages 0 to 3 in fp32; 29, 1 + 16/N, 15/N, 2 in bf16.
+    15 at stage 0 and 90 above, and for each parameter tensor 1, 1 + 3/N, 2/N, 2 at stages 0 to 3 in fp32; 20, 1 + 16/N, 15/N, 2
+    in bf16. The update of all weights itself is one operation for each parameter group (AdamW is torch's fused one).
     """
     n = num_gpus
-    fp32 = (10, 1 + 3 / n, 2 / n, 2)
-    bf16 = (29, 1 + 16 / n, 15 / n, 2)
+    fp32 = (1, 1 + 3 / n, 2 / n, 2)
+    bf16 = (20, 1 + 16 / n, 15 / n, 2)
     each = (fp32 if model.precision == "fp32" else bf16)[zero.stage]
-    return _STEP_OPERATIONS + each * len(model.shape.parameter_sizes())
+    return _STEP_OPERATIONS[zero.stage > 0] + each * len(model.shape.parameter_sizes())
 
 
 def num_modules(shape: T5Shape) -> int:
@@ -60,10 +61,10 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
     them on DeepSpeed 0.19.8:
 
                     gradients                                  the step, fp32 | bf16
-        stage 0     3 e P (M-1)                                (108 | 126) P, and 2 e P where N > 1
-        stage 1     3 e P (M-1) + g P                          (128 | 130) P/N
-        stage 2     g P M + 3 e P/N (M-1)                      (128 | 130) P/N
-        stage 3     (6 e + 4 e/N) P M + e P/N (M-1)            (128 | 126) P/N
+        stage 0     3 e P (M-1)                                (52 | 70) P, and 2 e P where N > 1
+        stage 1     3 e P (M-1) + g P                          (72 | 74) P/N
+        stage 2     g P M + 3 e P/N (M-1)                      (72 | 74) P/N
+        stage 3     (6 e + 4 e/N) P M + e P/N (M-1)            (72 | 70) P/N
                     and (2 e + 3 e/N) of each gathered element where N > 1 and several are gathered in one call
 
     with g = 4 e + 2 e [N > 1] + 4 e/N: into the bucket, divided, out of it, flattened. Adding up gradients reads two and
@@ -74,12 +75,12 @@ def memory_bytes(model: TrainedModel, zero: Zero, num_gpus: int, num_micro_batch
     bucket = 4 * e + 2 * e * several + 4 * e / n
     fp32 = model.precision == "fp32"
     if zero.stage == 0:
-        return trained * (3 * e * (m - 1) + (108 if fp32 else 126) + 2 * e * several)
+        return trained * (3 * e * (m - 1) + (52 if fp32 else 70) + 2 * e * several)
     if zero.stage == 1:
-        return trained * (3 * e * (m - 1) + bucket + (128 if fp32 else 130) / n)
+        return trained * (3 * e * (m - 1) + bucket + (72 if fp32 else 74) / n)
     if zero.stage == 2:
-        return trained * (bucket * m + 3 * e / n * (m - 1) + (128 if fp32 else 130) / n)
+        return trained * (bucket * m + 3 * e / n * (m - 1) + (72 if fp32 else 74) / n)
     gradients = trained * ((6 * e + 4 * e / n) * m + e / n * (m - 1))
     together = several and zero.prefetch_bucket > 0
     gathers = m * gathered_elements(model, zero) * (2 * e + 3 * e / n) * together
-    return gradients + gathers + trained * (128 if fp32 else 126) / n
+    return gradients + gathers + trained * (72 if fp32 else 70) / n

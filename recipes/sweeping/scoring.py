@@ -12,7 +12,7 @@ import numpy as np
 from lrsched import OneCycle, Schedule
 from recipes.errors import UserError, nearest
 from recipes.training.held_state import HeldState, gather_again, local_weights
-from recipes.training.loop import Training, held_out_now, micro_batches, set_lrs
+from recipes.training.loop import Training, held_out_now, set_lrs
 from recipes.training.update import run_update
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def annealed_loss(run: Training, lrs: Sequence[float]) -> float:
     position, before = run.step + run.skips.num_batches, HeldState(run.engine)
     for i, lr in enumerate(lrs):
         set_lrs(run, lr)
-        run_update(run.engine, micro_batches(run, position + i), run.plan.target_tokens(position + i))
+        batch = run.feed.take(position + i)
+        run_update(run.engine, batch.on(run.engine.device), batch.target_tokens)
     loss = held_out_now(run).loss
     before.put_back()
     return loss

@@ -217,15 +217,15 @@ def _under_ray_train(order: Order, board: Any, tell: Callable[[dict[str, Any]], 
 
 def _fit(order: Order, board: Any, outcome: dict[str, Any]) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from recipes.launching.process_group import group_config
 
     scaling, folder = order.job.config.scaling, order.job.run_folder
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         trial_worker,
         train_loop_config={"order": order, "board": board},
-        torch_config=group_config(scaling),
+        backend_config=group_config(scaling),
         scaling_config=ScalingConfig(
             num_workers=scaling.num_workers, use_gpu=scaling.use_gpu, resources_per_worker=needed_resources(scaling)
         ),

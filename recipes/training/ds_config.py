@@ -41,6 +41,7 @@ def deepspeed_config(config: RunConfig, precision: str, scheduler: dict[str, Any
                 "eps": optimizer.eps,
                 "weight_decay": optimizer.weight_decay,
                 "torch_adam": True,
+                "fused": True,
             },
         }
     elif config.deepspeed.extra.get("optimizer") is not None:

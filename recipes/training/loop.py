@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch.distributed as dist
 from lrsched import Schedule
 from lrsched.deepspeed_form import TOLERANCE
 from recipes.config import RunConfig
-from recipes.data.batches import MicroBatch, collate
+from recipes.data.batches import MicroBatch
 from recipes.errors import UserError
 from recipes.evaluation.forced import ForcedScores
 from recipes.training.best import Best
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import generated_scores, held_out_scores
+from recipes.training.feed import Feed, GlobalBatch, to_tensors
 from recipes.training.model import group_lr_ratios
 from recipes.training.notices import Notices, Order
 from recipes.training.spikes import Skips, TooManySkipped
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from recipes.data.cache import TokenData
     from recipes.data.plan import BatchPlan
-    from recipes.data.rows import Rows
-    from recipes.data.token_files import TokenSplit
 
 
 class ScheduleMismatch(RuntimeError):
@@ -74,7 +74,7 @@ class Training:
     engine: DeepSpeedEngine
     data: TokenData
     plan: BatchPlan
-    held_out_batches: list[list[Rows]]
+    held_out_batches: list[list[np.ndarray]]
     checkpoints: Checkpoints
     notices: Notices
     report: Callable[[dict[str, Any]], None]
@@ -94,6 +94,18 @@ class Training:
     last_update_s: float = 0.0
     lr_tolerance: float = TOLERANCE
     utilisation: Utilisation | None = None
+
+    @cached_property
+    def feed(self) -> Feed:
+        """Of the plan's global batches."""
+        return Feed(
+            self.data.train,
+            self.plan,
+            seed=self.config.run.seed,
+            rank=self.rank,
+            pad_id=self.data.pad_id,
+            device=self.engine.device,
+        )
 
     @property
     def rank(self) -> int:
@@ -158,16 +170,16 @@ def _one_update(run: Training) -> UpdateResult | None:
     def accept(loss_sum: torch.Tensor) -> bool:
         nonlocal spike, loss
         if settings.on_spike != "ignore":
-            loss = _over_ranks(run, loss_sum) / target_tokens
+            loss = _over_ranks(run, loss_sum) / batch.target_tokens
             spike = run.skips.is_spike(loss, settings)
         return not spike
 
     with run.clock.phase("updates"):
-        target_tokens = run.plan.target_tokens(position)
-        update = run_update(run.engine, micro_batches(run, position), target_tokens, accept)
+        batch = run.feed.take(position)
+        update = run_update(run.engine, batch.on(run.engine.device), batch.target_tokens, accept)
         if update.applied:
             run.skips.applied(loss, settings)
-            _count(run, position, update, target_tokens)
+            _count(run, batch, update)
     run.last_update_s = run.clock.seconds["updates"] - before
     run.window.seconds += run.last_update_s
     if update.applied:
@@ -175,32 +187,31 @@ def _one_update(run: Training) -> UpdateResult | None:
         return update
     what = f"loss {loss:.4g} is a spike" if spike else f"gradient norm is {update.grad_norm}"
     if spike and settings.on_spike == "rewind":
-        _rewind(run, position, what)
+        _rewind(run, batch, what)
     else:
-        _skip(run, position, what)
+        _skip(run, batch, what)
     return None
 
 
-def _count(run: Training, position: int, update: UpdateResult, target_tokens: int) -> None:
+def _count(run: Training, batch: GlobalBatch, update: UpdateResult) -> None:
     window = run.window
     window.loss_sum = window.loss_sum + update.loss_sum
-    window.target_tokens += target_tokens
-    real_tokens = run.plan.lengths.real_tokens(run.plan.examples(position))
-    window.window_tokens += real_tokens
-    window.total_tokens += real_tokens
-    run.update_tokens += real_tokens
+    window.target_tokens += batch.target_tokens
+    window.window_tokens += batch.real_tokens
+    window.total_tokens += batch.real_tokens
+    run.update_tokens += batch.real_tokens
     if run.utilisation is not None:
-        lengths, examples = run.plan.lengths, run.plan.examples(position)
-        window.flops += run.utilisation.flops(lengths.source[examples], lengths.target[examples])
+        lengths = run.plan.lengths
+        window.flops += run.utilisation.flops(lengths.source[batch.examples], lengths.target[batch.examples])
 
 
-def _skip(run: Training, position: int, what: str) -> None:
+def _skip(run: Training, batch: GlobalBatch, what: str) -> None:
     run.skips.num_batches += 1
     run.skips.in_a_row += 1
-    run.write({"step": run.step, "skipped_batch": position, "reason": what})
-    run.say(f"update {run.step + 1} skipped with batch {position} left out: {what}")
+    run.write({"step": run.step, "skipped_batch": batch.position, "reason": what})
+    run.say(f"update {run.step + 1} skipped with batch {batch.position} left out: {what}")
     if run.skips.in_a_row > run.config.training.max_skipped_updates:
-        rows = ", ".join(run.data.train.where(i) for i in run.plan.examples(position))
+        rows = ", ".join(run.data.train.where(i) for i in batch.examples)
         raise TooManySkipped(
             f"update {run.step + 1}: {run.skips.in_a_row} batches in a row were skipped, more than "
             f"training.max_skipped_updates {run.config.training.max_skipped_updates}; the last one because its {what}; "
@@ -208,11 +219,11 @@ def _skip(run: Training, position: int, what: str) -> None:
         )
 
 
-def _rewind(run: Training, position: int, what: str) -> None:
+def _rewind(run: Training, batch: GlobalBatch, what: str) -> None:
     """Back to the last checkpoint, past all batches since; without a checkpoint the batch is skipped."""
-    rewinds, step = run.skips.in_a_row + 1, run.step
+    rewinds, step, position = run.skips.in_a_row + 1, run.step, batch.position
     if not restore(run):
-        _skip(run, position, f"{what} and there is no checkpoint yet")
+        _skip(run, batch, f"{what} and there is no checkpoint yet")
         return
     run.skips.num_batches = position + 1 - run.step
     run.skips.in_a_row = rewinds
@@ -228,16 +239,6 @@ def _over_ranks(run: Training, value: Any) -> float:
     total = torch.as_tensor(value, dtype=torch.float64, device=run.engine.device).clone()
     dist.all_reduce(total)
     return float(total)
-
-
-def micro_batches(run: Training, position: int) -> Iterator[MicroBatch]:
-    """This rank's part of a global batch of the plan."""
-    train = run.data.train.drawn_from(run.config.run.seed, position)
-    return _tensors(run, train, run.plan.micro_batches(position)[run.rank])
-
-
-def _tensors(run: Training, split: TokenSplit, micro_batches: list[Rows]) -> Iterator[MicroBatch]:
-    return (collate(split, rows, run.data.pad_id).to(run.engine.device) for rows in micro_batches)
 
 
 def _log(run: Training, update: UpdateResult) -> None:
@@ -294,7 +295,12 @@ def evaluate(run: Training) -> None:
 def held_out_now(run: Training) -> ForcedScores:
     """Teacher-forced held-out scores. Collective; changes nothing."""
     named = zip(run.data.task_names, run.held_out_batches, strict=True)
-    return held_out_scores(run.engine, {name: _tensors(run, run.data.held_out, batches) for name, batches in named})
+
+    def tensors(batches: list[np.ndarray]) -> Iterator[MicroBatch]:
+        made = (to_tensors(run.data.held_out, batch, run.data.pad_id, run.plan.packed) for batch in batches)
+        return (batch.to(run.engine.device) for batch in made)
+
+    return held_out_scores(run.engine, {name: tensors(batches) for name, batches in named})
 
 
 def save(run: Training) -> None:

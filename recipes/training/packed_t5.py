@@ -1,47 +1,116 @@
-"""A T5 that also takes rows of several examples."""
+"""A T5 that also takes examples one after the other, without padding."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from recipes.data.batches import Layout, Places
 
 
 class PackedT5(T5ForConditionalGeneration):
-    """transformers' model, the same weights under the same names; only `forward` knows two arguments more."""
+    """transformers' model, the same weights under the same names; `forward` takes one argument more.
 
-    def forward(
-        self, *args: Any, source_examples: Tensor | None = None, target_examples: Tensor | None = None, **kwargs: Any
-    ) -> Any:
-        """As transformers' own; with ``source_examples`` and ``target_examples`` (see `MicroBatch`) tokens attend to those of
-        their own example only, in encoder, decoder and between them.
+    Everything in a T5 but attention works on every token by itself, and attention knows positions by their differences
+    only: so a sequence of many examples is computed as it stands, and attention alone takes the examples apart.
+    """
 
-        Nothing else keeps examples of a row apart or needs to: T5's relative position bias depends on differences of
-        positions alone.
+    def __init__(self, config: Any):
+        super().__init__(config)
+        for module in self.modules():
+            if type(module) is T5Attention:
+                module.__class__ = ExampleAttention
+
+    def forward(self, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Any:
+        """As transformers' own; with ``layout`` input_ids and decoder_input_ids are a `PackedBatch`'s, and the scores are
+        (1, target tokens, vocabulary).
         """
-        if source_examples is None or target_examples is None:
+        if layout is None:
             return super().forward(*args, **kwargs)
-        dtype = self.dtype
-        encoded = self.encoder(
-            input_ids=kwargs.pop("input_ids"), attention_mask=_mask(source_examples, source_examples, dtype)
-        )
-        causal = torch.ones(2 * target_examples.shape[1:], dtype=torch.bool, device=target_examples.device).tril()
+        # Of four dimensions a mask is passed on as it is; no layer reads it.
+        unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+        encoded = self.encoder(input_ids=kwargs.pop("input_ids")[None], attention_mask=unread, layout=layout)
         return super().forward(
             encoder_outputs=encoded,
-            attention_mask=_mask(target_examples, source_examples, dtype),
-            decoder_attention_mask=_mask(target_examples, target_examples, dtype, causal),
+            attention_mask=unread,
+            decoder_input_ids=kwargs.pop("decoder_input_ids")[None],
+            decoder_attention_mask=unread,
+            layout=layout,
             **kwargs,
         )
 
 
-def _mask(queries: Tensor, keys: Tensor, dtype: torch.dtype, allowed: Tensor | None = None) -> Tensor:
-    """What is added to attention scores, (rows, 1, queries, keys): 0 within an example, else the lowest number.
+class ExampleAttention(T5Attention):
+    """transformers' attention, which with ``layout`` stays within each example of a packed sequence."""
 
-    Padding belongs together, so that no row of scores is without any key.
-    """
-    same = queries[:, :, None] == keys[:, None, :]
-    if allowed is not None:
-        same = same & allowed
-    return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, torch.finfo(dtype).min)[:, None]
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        key_value_states: Tensor | None = None,
+        position_bias: Any = None,
+        past_key_values: Any = None,
+        layout: Layout | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Any, Tensor | None]:
+        """hidden_states: (1, tokens, d_model). With ``layout`` the bias that layers hand on is that of every group, what masks
+        its padding included."""
+        if layout is None:
+            return super().forward(hidden_states, mask, key_value_states, position_bias, past_key_values, **kwargs)
+        attended = hidden_states if key_value_states is None else key_value_states
+        queries = layout.target if self.is_decoder else layout.source
+        keys = queries if key_value_states is None else layout.source
+        if position_bias is None:
+            of_groups = self._biases if key_value_states is None else self._key_masks
+            position_bias = of_groups(keys, hidden_states)
+        q, k, v = self._heads(self.q(hidden_states)), self._heads(self.k(attended)), self._heads(self.v(attended))
+        found = []
+        for at, to, bias in zip(queries, keys, position_bias, strict=True):
+            out = F.scaled_dot_product_attention(
+                _apart(q, at),
+                _apart(k, to),
+                _apart(v, to),
+                attn_mask=bias,
+                dropout_p=self.dropout if self.training else 0.0,
+                scale=self.scaling,
+            )
+            found.append(out.transpose(1, 2).flatten(0, 1))
+        together = torch.cat(found) if len(found) > 1 else found[0]
+        if not queries[0].whole:
+            together = together.index_select(0, layout.target_back if self.is_decoder else layout.source_back)
+        return self.o(together.flatten(1))[None], position_bias, None
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.view(-1, self.n_heads, self.key_value_proj_dim)
+
+    def _biases(self, groups: tuple[Places, ...], like: Tensor) -> tuple[Tensor, ...]:
+        """Of self-attention: the relative position bias, and the lowest number on what may not be attended to."""
+        longest = max(group.index.shape[1] for group in groups)
+        bias = self.compute_bias(longest, longest, device=like.device).to(like.dtype)
+        lowest = torch.finfo(like.dtype).min
+        biases = []
+        for group in groups:
+            length = group.index.shape[1]
+            own = bias[:, :, :length, :length]
+            if self.is_decoder:  # padding comes after all that a token may attend to
+                later = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+                own = own.masked_fill(later, lowest)
+            elif group.mask is not None:
+                own = own.masked_fill(~group.mask[:, None, None], lowest)
+            biases.append(own)
+        return tuple(biases)
+
+    def _key_masks(self, groups: tuple[Places, ...], like: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(None if group.mask is None else group.mask[:, None, None] for group in groups)
+
+
+def _apart(heads: Tensor, places: Places) -> Tensor:
+    """(tokens, heads, d_kv) to the group's (examples, heads, longest, d_kv)."""
+    num, longest = places.index.shape
+    chosen = heads if places.whole else heads.index_select(0, places.index.flatten())
+    return chosen.view(num, longest, *heads.shape[1:]).transpose(1, 2)

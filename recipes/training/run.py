@@ -71,7 +71,8 @@ def train(
         if rank == 0:
             run.write, run.flush, run.forget = metrics.write, metrics.flush, metrics.forget
         publish({"started": run.step})
-        finished = train_updates(run)
+        with contextlib.closing(run.feed):
+            finished = train_updates(run)
     if run.stops_early:
         publish({"say": _why_stopped(run)})
     if not finished:

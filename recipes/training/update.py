@@ -68,11 +68,8 @@ def run_update(
 
 
 def target_logits(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
-    """Scores of every token at every place of the targets, each given the true tokens before it: (rows, longest target, vocabulary)."""
-    inputs = {"input_ids": batch.input_ids, "decoder_input_ids": batch.decoder_input_ids, "use_cache": False}
-    if batch.packed:
-        return model(**inputs, source_examples=batch.source_examples, target_examples=batch.target_examples).logits
-    return model(**inputs, attention_mask=batch.source_examples).logits
+    """Scores of every token at every place of the targets, each given the true tokens before it: (rows, places, vocabulary)."""
+    return model(**batch.inputs()).logits
 
 
 def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:

@@ -9,7 +9,9 @@ from tests.data.corpus import data_block, pairs, write_lines
 def split(config):
     said = []
     train, held_out, dropped = split_examples(config, said.append)
-    return train.sources.to_pylist(), held_out.sources.to_pylist(), dropped, said
+    texts = [[text for part in side.windows() for text in part.sources.to_pylist()] for side in (train, held_out)]
+    assert [len(side) for side in (train, held_out)] == [len(side) for side in texts]
+    return *texts, dropped, said
 
 
 def test_a_fixed_hash_decides():

@@ -146,7 +146,7 @@ def test_every_task_is_evaluated_by_itself(texts, tmp_path, storage):
     plans = held_out_plan(config, held_out, 2)
     assert len(plans) == 2
     for task, ranks in enumerate(plans):
-        examples = sorted(int(i) for rank in ranks for batch in rank for row in batch for i in row)
+        examples = sorted(int(i) for rank in ranks for batch in rank for i in batch)
         assert examples == np.flatnonzero(held_out.tasks == task).tolist()
         assert len({len(rank) for rank in ranks}) == 1
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recipes.config import EvaluationBlock
-from recipes.data.batches import collate
+from recipes.data.batches import pad
 from recipes.data.denoising import Pair
 from recipes.evaluation.forced import ForcedScores, forced_sums
 from tests.evaluation.tiny import PAD, sources, tiny_model
@@ -17,7 +17,7 @@ from tests.evaluation.tiny import PAD, sources, tiny_model
 def test_loss_and_accuracy_are_those_of_a_loop_over_tokens():
     model, inputs, targets = tiny_model(), sources(9, seed=1), sources(9, seed=2)
     split = SimpleNamespace(pair=lambda i: Pair(inputs[i], targets[i]))
-    batches = [collate(split, np.array(part), PAD) for part in ([0, 3, 8], [1, 2, 4, 5], [6, 7], [])]
+    batches = [pad(split, np.array(part, int), PAD) for part in ([0, 3, 8], [1, 2, 4, 5], [6, 7], [])]
     found = ForcedScores.of_sums(forced_sums(model, batches, torch.device("cpu")))
     loss, right, num = 0.0, 0, 0
     for source, target in zip(inputs, targets, strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lrsched import Schedule
-from recipes.data.batches import collate
+from recipes.data.batches import pad
 from recipes.data.cache import open_data
 from recipes.data.plan import evaluation_plan
 from recipes.reporting.metrics import TIMED_FIELDS
@@ -98,9 +98,10 @@ def test_the_export_has_the_engines_loss(stages, stage):
     data = open_data(next(p for p in (folder.parent / "token_cache").iterdir() if (p / "meta.json").exists()))
     model = load_export(Storage(folder))
     held_out = data.held_out
-    plan = evaluation_plan(held_out.source_lengths, held_out.target_lengths, micro_batch_tokens=400, num_ranks=1)
+    lengths = (held_out.source_lengths, held_out.target_lengths)
+    plan = evaluation_plan(*lengths, micro_batch_tokens=400, num_ranks=1, packed=False)
     with torch.no_grad():
-        total = sum(float(summed_loss(model, collate(held_out, part, data.pad_id))) for part in plan[0])
+        total = sum(float(summed_loss(model, pad(held_out, part, data.pad_id))) for part in plan[0])
     engine_loss = [line["eval_loss"] for line in lines(folder) if "eval_loss" in line][-1]
     assert total / held_out.target_lengths.sum() == pytest.approx(engine_loss, rel=1e-6)
 

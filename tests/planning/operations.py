@@ -27,7 +27,9 @@ class Operations(TorchDispatchMode):
         operands = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
         if name.startswith(_ONLY_WRITE_THE_FIRST):
             operands = operands[1:]
-        results = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        # The fused AdamW returns nothing: it writes weights and both moments.
+        written = (args[0], args[2], args[3]) if name.startswith("_fused_adamw") else result
+        results = [each for each in tree_leaves(written) if isinstance(each, torch.Tensor)]
         self.num += 1
         self.bytes += sum(each.numel() * each.element_size() for each in operands + results)
         return result

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from recipes.config_file import load_config
-from recipes.data.batches import collate
+from recipes.data import batches as tensors
+from recipes.data.batches import pack, pad
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
@@ -50,6 +51,7 @@ def prepared(folder, stage, budget, rank=0):
 
 
 def _rank(rank, world, folder):
+    tensors.SHORT = 4  # the examples are short, and more than one group is wanted
     results = [_one(rank, world, folder, stage, budget) for stage in STAGES for budget in BUDGETS]
     if rank == 0:
         print("RESULT" + json.dumps(results), flush=True)
@@ -60,11 +62,11 @@ def _one(rank, world, folder, stage, budget):
     data = open_data(job.data_folder)
     plan = batch_plan(job.config, data.train, world)
     model = build_model(job.config.model, data.vocab_size, job.config.run.seed)
-    expected, expected_loss = _in_fp64(model, collate(data.train, plan.examples(UPDATE), data.pad_id))
+    expected, expected_loss = _in_fp64(model, pad(data.train, plan.examples(UPDATE), data.pad_id))
     engine = start_engine(
         model, parameter_groups(model, job.config.optimizer, job.schedule.peak_lr), job.ds_config, job.schedule
     )
-    batches = [collate(data.train, part, data.pad_id) for part in plan.micro_batches(UPDATE)[rank]]
+    batches = [pack(data.train, part, data.pad_id) for part in plan.micro_batches(UPDATE)[rank]]
 
     before = _weights(engine)
     update = run_update(engine, batches, plan.target_tokens(UPDATE))
@@ -76,7 +78,7 @@ def _one(rank, world, folder, stage, budget):
         "stage": stage,
         "budget": budget,
         "micro_batches": len(batches),
-        "packed": any(batch.packed for batch in batches),
+        "apart": any(len(batch.layout.source) > 1 for batch in batches),
         "loss": float(loss) / plan.target_tokens(UPDATE),
         "loss_fp64": expected_loss,
         "off": float(difference / torch.stack([right.norm() for right in expected]).norm()),
@@ -87,7 +89,7 @@ def _in_fp64(model, batch):
     """The gradient and value of the mean loss over all target tokens, written without the recipe's update."""
     twin = copy.deepcopy(model).double()
     logits = twin(
-        input_ids=batch.input_ids, attention_mask=batch.source_examples, decoder_input_ids=batch.decoder_input_ids
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=batch.decoder_input_ids
     ).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
     loss.backward()

@@ -6,7 +6,7 @@ import torch
 
 from lrsched import Schedule, deepspeed_backend
 from recipes.config_file import parse_config
-from recipes.data.batches import MicroBatch
+from recipes.data.batches import PaddedBatch
 from recipes.optimizers.build import build_optimizer
 from recipes.training.ds_config import deepspeed_config
 from recipes.training.engine import start_engine
@@ -60,7 +60,7 @@ def micro_batches(k, sizes=((3, 7, 5), (4, 5, 3))):
         labels = torch.from_numpy(rng.integers(3, VOCAB, (rows, target)))
         labels[0, -2:] = -100
         decoder = torch.cat([torch.zeros(rows, 1, dtype=torch.long), labels[:, :-1].clamp(min=0)], dim=1)
-        batches.append(MicroBatch(inputs, torch.ones_like(inputs), decoder, torch.ones_like(decoder), labels))
+        batches.append(PaddedBatch(inputs, decoder, labels, torch.ones_like(inputs)))
     return batches, sum(int((batch.labels != -100).sum()) for batch in batches)
 
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from recipes.config_file import load_config
-from recipes.data.batches import collate
+from recipes.data.batches import pad
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
 from recipes.reporting.metrics import TIMED_FIELDS
 from recipes.storage import Storage
 from recipes.training.export import load_export
-from recipes.training.loop import micro_batches
 from recipes.training.update import summed_loss
 from tests.conftest import small_run
 from tests.training.alone import train_alone
@@ -64,7 +63,7 @@ def test_each_tasks_loss_is_of_its_examples_alone(process_group, pairs, tmp_path
     for task, name in enumerate(("turn", "fill", "more")):
         examples = np.flatnonzero(held_out.tasks == task)
         with torch.no_grad():
-            loss = sum(float(summed_loss(model, collate(held_out, [i], data.pad_id))) for i in examples)
+            loss = sum(float(summed_loss(model, pad(held_out, [i], data.pad_id))) for i in examples)
         total += loss
         assert found[f"eval_loss/{name}"] == pytest.approx(loss / held_out.target_lengths[examples].sum(), rel=1e-5)
     assert found["eval_loss"] == pytest.approx(total / held_out.target_lengths.sum(), rel=1e-5)
@@ -81,8 +80,8 @@ def test_every_update_draws_its_own_noise(process_group, pairs, tmp_path):
     seen = {}
 
     def note(run):
-        [batch] = micro_batches(run, run.step - 1)
-        seen[run.step - 1] = batch.input_ids[batch.source_examples > 0].tolist()
+        [batch] = run.feed.take(run.step - 1).micro_batches
+        seen[run.step - 1] = batch.input_ids.tolist()
 
     settings = ("data.objective.kind=span_corruption", "training.examples_per_update=2", "schedule.total_steps=3")
     job = job_of(pairs, tmp_path, "small", *settings)
@@ -90,8 +89,7 @@ def test_every_update_draws_its_own_noise(process_group, pairs, tmp_path):
     train, plan = open_data(job.data_folder).train, batch_plan(job.config, open_data(job.data_folder).train, 1)
     for position in range(3):
         drawn = train.drawn_from(job.config.run.seed, position)
-        [[rows]] = plan.micro_batches(position)
-        examples = np.concatenate(rows)
+        [[examples]] = plan.micro_batches(position)
         assert seen[position] == np.concatenate([drawn.source(i) for i in examples]).tolist()
         assert seen[position] != np.concatenate([train.source(i) for i in examples]).tolist()
 

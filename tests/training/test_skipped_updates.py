@@ -10,6 +10,7 @@ from recipes.config_file import load_config
 from recipes.launching.preflight import prepare
 from recipes.reporting.metrics import read_metrics
 from recipes.training import loop
+from recipes.training.feed import Feed
 from recipes.training.spikes import TooManySkipped
 from recipes.training.update import run_update
 from tests.conftest import small_run
@@ -50,23 +51,19 @@ class Faults:
 
     def __init__(self, monkeypatch, overflow=(), loss_times=None):
         self.overflow, self.loss_times, self.position = set(overflow), dict(loss_times or {}), None
-        plan_micro_batches, real_update = None, loop.run_update
+        real_take, real_update = Feed.take, loop.run_update
 
         def update(engine, batches, target_tokens, accept):
             factor = self.loss_times.get(self.position, 1.0)
             tokens = target_tokens * TOO_SMALL if self.position in self.overflow else target_tokens
             return real_update(engine, batches, tokens, lambda loss_sum: accept(loss_sum * factor))
 
-        from recipes.data.plan import BatchPlan
-
-        plan_micro_batches = BatchPlan.micro_batches
-
-        def micro_batches(plan, position):
+        def take(feed, position):
             self.position = position
-            return plan_micro_batches(plan, position)
+            return real_take(feed, position)
 
         monkeypatch.setattr(loop, "run_update", update)
-        monkeypatch.setattr(BatchPlan, "micro_batches", micro_batches)
+        monkeypatch.setattr(Feed, "take", take)
 
 
 def run(pairs, folder, *overrides):
