@@ -68,7 +68,7 @@ def test_a_prediction_by_hand():
     assert found.compute_s == pytest.approx(2 * 8 * flops / 25e9, rel=1e-12)
     assert found.busy_s == pytest.approx(found.compute_s + 2 * (52 * 10 + 100) * 20e-6, rel=1e-12)
     size, num_tensors = model.shape.num_parameters, len(model.shape.parameter_sizes())
-    step_s = size * (12 + 4 * 4 + 2 * 4 + 4 + 128 / 4) / 10e9 + (100 + 1.75 * num_tensors) * 20e-6
+    step_s = size * (12 + 4 * 4 + 2 * 4 + 4 + 72 / 4) / 10e9 + (90 + 1.75 * num_tensors) * 20e-6
     assert found.step_s == pytest.approx(step_s, rel=1e-12)
     assert found.waiting_s == pytest.approx(0.1 * (found.busy_s + step_s), rel=1e-12)
     payload = 4 * model.shape.num_parameters * 3 / 4
