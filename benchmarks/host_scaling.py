@@ -1,6 +1,6 @@
 """From one to two to four hosts with the same processor time each: measured, and as recipes.plan foretells it. Root.
 
-    sudo .venv/bin/python benchmarks/host_scaling.py [--cpus 0.4] [--rounds 2] [--json scaling.json]
+    sudo .venv/bin/python benchmarks/host_scaling.py [--cpus 0.4] [--rounds 2] [--json scaling.json] [--picture scaling.png]
 
 Test hosts (cluster/test_hosts), of which each may take so many cores' worth of time, so that more hosts are more processor.
 Hosts that do not train compute and copy for nothing meanwhile: two virtual CPUs may be one core, which is slower for each
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--cpus", default="0.4", help="cores of each host")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="PNG or SVG; needs matplotlib")
     options = parser.parse_args()
     rounds = []
     with tempfile.TemporaryDirectory(prefix="host_scaling_") as temporary:
@@ -74,6 +75,8 @@ def main() -> None:
     print(table(rounds))
     if options.json:
         options.json.write_text(json.dumps(rounds, indent=1) + "\n")
+    if options.picture:
+        draw(rounds, options.picture)
 
 
 def measure(hosts: Hosts, place: Path, num_hosts: int, cpus: str) -> dict[str, Any]:
@@ -205,6 +208,27 @@ def table(rounds: list[dict[str, Any]]) -> str:
             f"{'calibrates' if rows[0]['calibrates'] else ratios} |"
         )
     return "\n".join(lines)
+
+
+def draw(rounds: list[dict[str, Any]], path: Path) -> None:
+    """Measured updates as crosses, one for each round, beside the paper's as stacked bars (means of the rounds)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    place = figure.subplots()
+    together = list(zip(*(each["rows"] for each in rounds), strict=True))
+    bottom = [0.0] * len(together)
+    for part in ("busy", "step", "waiting", "comm"):
+        heights = [mean(row[f"paper_{part}_s"] for row in rows) for rows in together]
+        place.bar(range(len(together)), heights, 0.6, bottom, label=f"on paper: {part}")
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    points = [(i, row["update_s"]) for i, rows in enumerate(together) for row in rows]
+    place.plot(*zip(*points, strict=True), "kx", label="measured")
+    place.set_xticks(range(len(together)), [f"{rows[0]['hosts']} x\nZeRO {rows[0]['stage']}" for rows in together])
+    place.set_xlabel("hosts")
+    place.set_ylabel("seconds per update")
+    place.legend(fontsize=8)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

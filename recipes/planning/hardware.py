@@ -96,7 +96,7 @@ INTRA_LATENCY_US, INTER_LATENCY_US = 3.4, 14.0
 MEMORY_RATIO = 0.8
 # Python, dispatcher, autograd and driver: 5 to 25 us an operation in eager mode, less in the backward pass.
 LAUNCH_US = 10.0
-# Of a CPU of unknown make; measured on one core of an AMD EPYC: launches by benchmarks/host_scaling.py, memory by the same.
+# Of a CPU of unknown make: one core of an AMD EPYC, from what benchmarks/host_scaling.py measures on 0.4 of one.
 CPU_LAUNCH_US, CPU_MEMORY_GBYTE_S = 30.0, 12.0
 DEFAULT_INTER_GBIT = 400.0
 RESERVED_GIB = 2.0
