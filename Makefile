@@ -1,4 +1,4 @@
-# make train | make test | make test-slow | make lint | make lock
+# make train | make test | make test-slow | make bench-quick | make lint | make lock
 # Variables: PYTHON=python3.12, CONFIG=file.yaml, ARGS="key=value ... --dry-run"
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ CONFIG ?= recipes/configs/local.yaml
 ARGS ?=
 READY := $(VENV)/.ready
 
-.PHONY: setup train test test-slow lint lock clean
+.PHONY: setup train test test-slow bench-quick lint lock clean
 
 train: $(READY)
 	@$(VENV)/bin/python -m recipes.train $(CONFIG) $(ARGS)
@@ -16,6 +16,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+bench-quick: $(READY)
+	$(VENV)/bin/python benchmarks/quick.py $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -54,6 +54,13 @@ FIGURES = [
         True,
         0.1,
     ),
+    Figure(
+        "seconds of prepare_data over those of tokenizers alone",
+        ["tokenising.py", "--rows", "100000", "--times", "3"],
+        (0, "ratio"),
+        False,
+        0.2,
+    ),
 ]  # fmt: skip
 
 
