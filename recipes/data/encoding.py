@@ -38,8 +38,10 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Attributes:
-    num_reused: windows whose ids a start before this one left behind.
+    """Encodes windows of examples and keeps their ids on the disk.
+
+    Attributes:
+        num_reused: windows whose ids a start before this one left behind.
     """
 
     def __init__(self, tokenizer: TextTokenizer, folder: Path, say: Callable[[str], None]):
