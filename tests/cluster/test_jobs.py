@@ -120,7 +120,7 @@ def test_only_what_a_run_needs_is_uploaded(tmp_path):
         names = [name for name in package.namelist() if not name.endswith("/")]
     parts = {name.split("/")[0] for name in names}
     assert parts >= {"recipes", "lrsched", "cluster", "pyproject.toml", "requirements.lock", "mine.yaml"}
-    assert parts.isdisjoint({".git", ".venv", "runs", "build", "tests", "docs", ".ruff_cache"})
+    assert parts.isdisjoint({".git", ".venv", "runs", "build", "tests", "docs", "benchmarks", ".ruff_cache"})
     assert not [name for name in names if "__pycache__" in name or name.endswith(".png")]
     assert (tmp_path / "package.zip").stat().st_size < 2_000_000
 
