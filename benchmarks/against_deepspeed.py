@@ -1,9 +1,10 @@
 """What an update of the recipe costs beside the same update in a bare DeepSpeed loop.
 
-    python benchmarks/against_deepspeed.py CONFIG [key=value ...] [--updates 60] [--threads 1] [--json FILE]
+    python benchmarks/against_deepspeed.py CONFIG [key=value ...] [--updates 60] [--threads 1] [--same-loss] [--json FILE]
 
 One process, two engines with the same weights: an update of the recipe's loop (packing, metrics, checks, notices), then the same
-micro-batches, made beforehand, in the bare loop below, and so on. The losses must be the same at every update. Medians, and the ratio
+micro-batches, made beforehand, in the bare loop below, and so on. The bare loop takes torch's cross-entropy, or, with
+--same-loss, the recipe's: then the losses must be the same to the last bit at every update. Medians, and the ratio
 of all seconds with the 95 % interval of a bootstrap over the updates.
 """
 
@@ -27,6 +28,7 @@ from recipes.data.batches import PackedBatch, pack
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
+from recipes.training.cross_entropy import summed_cross_entropy
 from recipes.training.job import Job
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.run import train
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--same-loss", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_intermixed_args()
     torch.set_num_threads(options.threads)
@@ -61,7 +64,7 @@ def main() -> None:
             f"scaling.cpus_per_worker={options.threads}",
         ]
         job, _, _ = prepare(load_config(options.config, overrides), lambda text: None, started_at=0.0)
-        figures = compared(job, options.updates)
+        figures = compared(job, options.updates, _recipes_loss if options.same_loss else _torchs_loss)
     torch.distributed.destroy_process_group()
     print(
         f"bare DeepSpeed {figures['bare_s'] * 1e3:.1f} ms, the recipe {figures['recipe_s'] * 1e3:.1f} ms an update; "
@@ -72,10 +75,19 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
+def _torchs_loss(engine: Any, batch: PackedBatch) -> torch.Tensor:
+    logits = engine(**batch.inputs()).logits.float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum")
+
+
+def _recipes_loss(engine: Any, batch: PackedBatch) -> torch.Tensor:
+    return summed_cross_entropy(engine(**batch.inputs()).logits.flatten(0, 1), batch.labels.flatten())
+
+
 class BareLoop:
     """DeepSpeed as its own documentation uses it: forward, backward, step."""
 
-    def __init__(self, job: Job, batches: list[list[PackedBatch]], vocab_size: int):
+    def __init__(self, job: Job, batches: list[list[PackedBatch]], vocab_size: int, loss_of: Any):
         config = job.config
         model = build_model(config.model, vocab_size, config.run.seed)
         groups = parameter_groups(model, config.optimizer, config.schedule.peak_lr)
@@ -83,24 +95,21 @@ class BareLoop:
         self.engine, *_ = deepspeed.initialize(
             model=model, model_parameters=groups, config=job.ds_config, lr_scheduler=schedule
         )
-        self.batches, self.losses = batches, []
+        self.batches, self.losses, self.loss_of = batches, [], loss_of
 
     def update(self, k: int) -> None:
         batches = self.batches[k]
         tokens = sum(int((batch.labels != -100).sum()) for batch in batches)
         total = 0.0
         for batch in batches:
-            logits = self.engine(**batch.inputs()).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits.float().flatten(0, 1), batch.labels.flatten(), reduction="sum"
-            )
+            loss = self.loss_of(self.engine, batch)
             self.engine.backward(loss / tokens, scale_wrt_gas=False)
             total += loss.item()
         self.engine.step()
         self.losses.append(total / tokens)
 
 
-def compared(job: Job, num_updates: int) -> dict[str, Any]:
+def compared(job: Job, num_updates: int, loss_of: Any) -> dict[str, Any]:
     data = open_data(job.data_folder)
     train_split, plan = data.train, batch_plan(job.config, data.train, 1)
     made = [
@@ -115,7 +124,7 @@ def compared(job: Job, num_updates: int) -> dict[str, Any]:
         nonlocal bare, began
         now = time.perf_counter()
         if bare is None:
-            bare = BareLoop(job, made, data.vocab_size)
+            bare = BareLoop(job, made, data.vocab_size, loss_of)
         k = run.step - 1
         again = time.perf_counter()
         bare.update(k)

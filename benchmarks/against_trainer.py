@@ -5,7 +5,8 @@
 
 The model, tokens, precision, AdamW, clipping and examples an update of CONFIG for both, but for the Trainer as it comes, which takes 8
 examples an update; one process for the Trainer and one for the recipe, which take turns in every round. Seconds are those between ends
-of updates, after two to warm up. Medians.
+of updates, after two to warm up. Medians. The Trainer groups by length so that the longest examples come first: its updates are taken in
+random order here, or they would not be those of a whole epoch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lrsched.proof.deepspeed_engine import join_alone
@@ -58,7 +60,7 @@ def main() -> None:
         for number in range(options.rounds):
             for name in (*options.only, RECIPE):
                 process, measure = (recipe, of_recipe) if name == RECIPE else (trainer, of_trainer)
-                found.setdefault(name, []).append(process.submit(measure, Path(folder), options, name).result())
+                found.setdefault(name, []).append(process.submit(measure, Path(folder), options, name, number).result())
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     summary = summed_up(found)
     print(table(summary))
@@ -91,7 +93,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> tuple[Any, TokenData]
     return job, open_data(job.data_folder)
 
 
-def of_recipe(folder: Path, options: argparse.Namespace, name: str) -> dict[str, float]:
+def of_recipe(folder: Path, options: argparse.Namespace, name: str, number: int) -> dict[str, float]:
     """The recipe's own loop, metrics and all."""
     if not torch.distributed.is_initialized():
         join_alone()
@@ -115,7 +117,7 @@ def of_recipe(folder: Path, options: argparse.Namespace, name: str) -> dict[str,
     return {"tokens_per_s": real / seconds, "update_s": seconds / options.updates, "padding": 0.0}
 
 
-def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str, float]:
+def of_trainer(folder: Path, options: argparse.Namespace, name: str, number: int) -> dict[str, float]:
     """transformers' loop over the same tokens."""
     from transformers import (
         AutoTokenizer,
@@ -150,6 +152,15 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
             ends.append((time.perf_counter(), len(counts)))
 
+    class Shuffled(Seq2SeqTrainer):
+        """Its own batches, whole updates of them in random order."""
+
+        def _get_train_sampler(self, *arguments: Any) -> Any:
+            order = np.array(list(super()._get_train_sampler(*arguments)))
+            of_update = size * self.args.gradient_accumulation_steps
+            updates = np.random.default_rng(number).permutation(len(order) // of_update)
+            return np.concatenate([order[k * of_update : (k + 1) * of_update] for k in updates]).tolist()
+
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"),
         max_steps=WARM + options.updates,
@@ -166,7 +177,7 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str) -> dict[str
     ours = build_model(job.config.model, data.vocab_size, seed=0)
     model = T5ForConditionalGeneration(ours.config)
     model.load_state_dict(ours.state_dict())
-    trainer = Seq2SeqTrainer(
+    trainer = Shuffled(
         model=model, args=arguments, train_dataset=train_data, data_collator=counted, callbacks=[Clock()]
     )
     trainer.train()

@@ -13,7 +13,7 @@ from recipes.data.denoising import Pair
 
 IGNORED = -100  # labels of padding; torch's cross entropy leaves them out
 # Shorter examples are in one group: splitting them would save less than a further call costs.
-SHORT = 32
+SHORT = 16
 
 
 class Pairs(Protocol):

@@ -42,7 +42,7 @@ def test_two_examples_one_after_the_other(split):
 
 def test_examples_of_like_length_are_a_group():
     layout = layout_of(np.array([100, 10, 30, 51, 9]), np.array([20, 90, 8, 3, 50]))
-    # By the longer side: 100, 90 and 51 are over half of 100, 50 over a quarter; 30 is counted as 32.
+    # By the longer side: 100, 90 and 51 are over half of 100, 50 and 30 over a quarter.
     assert [len(places.index) for places in layout.source] == [3, 2]
     assert [places.index.shape[1] for places in layout.source] == [100, 30]
     assert [places.index.shape[1] for places in layout.target] == [90, 50]

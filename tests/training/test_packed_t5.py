@@ -13,7 +13,7 @@ from recipes.training.model import build_model
 from recipes.training.update import summed_loss, target_logits
 
 SHAPE = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 3}
-# Two groups of unlike lengths; the second batch in one, with nothing to look up.
+# Three groups of unlike lengths; the second batch in one, with nothing to look up.
 UNLIKE, ALIKE = np.array([3, 0, 7, 12, 5, 1, 2]), np.array([14, 15, 16])
 
 
@@ -30,7 +30,7 @@ def model_of(dtype=torch.float64, shape=(), **settings):
 
 
 def test_the_batches_are_what_they_are_meant_to_be(split):
-    assert len(pack(split, UNLIKE, 0).layout.source) == 2
+    assert len(pack(split, UNLIKE, 0).layout.source) == 3
     [places] = pack(split, ALIKE, 0).layout.source
     assert places.whole
 
