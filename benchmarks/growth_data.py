@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from process_memory import memory_now
 
 from recipes.config import MixingBlock, TaskBlock
 from recipes.data.plan import BatchPlan, evaluation_plan
@@ -82,7 +83,7 @@ def _one(file: Path) -> dict[str, float]:
 
 
 def _steps(file: Path) -> dict[str, float]:
-    before, clock = _anonymous(), time.perf_counter
+    before, clock = memory_now()[0], time.perf_counter
     began = clock()
     split = TokenSplit(file, ["a"])
     opened = clock()
@@ -98,9 +99,9 @@ def _steps(file: Path) -> dict[str, float]:
         packed=True,
     )
     plan.micro_batches(0)
-    planned, memory = clock(), _anonymous()
+    planned, memory = clock(), memory_now()[0]
     plan.examples(-(-len(split) // _EXAMPLES_PER_UPDATE))
-    shuffled, memory_two = clock(), _anonymous()
+    shuffled, memory_two = clock(), memory_now()[0]
     part = len(split) // 20
     evaluation_plan(
         split.source_lengths[:part], split.target_lengths[:part], micro_batch_tokens=16_384, num_ranks=8, packed=True
@@ -113,11 +114,6 @@ def _steps(file: Path) -> dict[str, float]:
         "memory_mib": (memory - before) / _MIB,
         "memory_two_epochs_mib": (memory_two - before) / _MIB,
     }
-
-
-def _anonymous() -> int:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) * 1024
 
 
 def _draw(found: list[dict[str, float]], file: str) -> None:

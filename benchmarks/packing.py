@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from recipes.config_file import load_config
+from recipes.data.batches import to_tensors
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
 from recipes.storage import Storage
-from recipes.training.feed import to_tensors
 from recipes.training.model import build_model
 from recipes.training.update import summed_loss
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from process_memory import memory_now
 from pyarrow import parquet as pq
 
 from recipes.config import DataBlock
@@ -174,7 +175,7 @@ class _Memory:
 
     def __enter__(self) -> _Memory:
         self._over = threading.Event()
-        self.begin, self.rss = self._now()
+        self.begin, self.rss = memory_now()
         self.peak = self.begin
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
@@ -182,17 +183,12 @@ class _Memory:
 
     def _look(self) -> None:
         while not self._over.wait(0.02):
-            anonymous, rss = self._now()
+            anonymous, rss = memory_now()
             self.peak, self.rss = max(self.peak, anonymous), max(self.rss, rss)
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-
-    @staticmethod
-    def _now() -> tuple[int, int]:
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return tuple(int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "VmRSS"))
 
 
 def _draw(found: list[dict[str, float]], file: str) -> None:

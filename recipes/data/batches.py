@@ -149,6 +149,11 @@ def pack(split: Pairs, examples: np.ndarray, pad_id: int) -> PackedBatch:
     return PackedBatch(*tensors, layout=layout_of(source, target))
 
 
+def to_tensors(split: Pairs, examples: np.ndarray, pad_id: int, packed: bool) -> MicroBatch:
+    """A micro-batch of the plan."""
+    return pack(split, examples, pad_id) if packed else pad(split, examples, pad_id)
+
+
 def _pairs(split: Pairs, examples: Sequence[int] | np.ndarray, pad_id: int) -> list[Pair]:
     one = np.full(1, pad_id)
     return [split.pair(i) for i in examples] or [Pair(one, one)]

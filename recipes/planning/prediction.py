@@ -77,7 +77,7 @@ class Prediction:
 def predict(model: TrainedModel, batch: Batch, hardware: Hardware, world: World) -> Prediction:
     """Memory and time of one update.
 
-    Micro-batches as `recipes.data.packing` cuts them: with b = micro_batch_tokens // (source + target) examples in one,
+    Micro-batches as `recipes.data.dealing` cuts them: with b = micro_batch_tokens // (source + target) examples in one,
     every GPU gets M = ceil(examples / (b N)) of at most ceil(examples / (M N)) examples.
 
         compute_s = M * examples per micro-batch * FLOPs per example / (peak * compute_ratio)

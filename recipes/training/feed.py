@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recipes.data.batches import MicroBatch, Pairs, pack, pad
+from recipes.data.batches import MicroBatch, to_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,8 +71,3 @@ class Feed:
             plan.lengths.real_tokens(examples),
             [batch.pinned() for batch in batches] if self._pin else batches,
         )
-
-
-def to_tensors(split: Pairs, examples: np.ndarray, pad_id: int, packed: bool) -> MicroBatch:
-    """A micro-batch of the plan."""
-    return pack(split, examples, pad_id) if packed else pad(split, examples, pad_id)

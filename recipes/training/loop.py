@@ -16,14 +16,14 @@ import torch.distributed as dist
 from lrsched import Schedule
 from lrsched.deepspeed_form import TOLERANCE
 from recipes.config import RunConfig
-from recipes.data.batches import MicroBatch
+from recipes.data.batches import MicroBatch, to_tensors
 from recipes.errors import UserError
 from recipes.evaluation.forced import ForcedScores
 from recipes.training.best import Best
 from recipes.training.checkpoint import Checkpoints
 from recipes.training.clock import PhaseClock
 from recipes.training.evaluation import generated_scores, held_out_scores
-from recipes.training.feed import Feed, GlobalBatch, to_tensors
+from recipes.training.feed import Feed, GlobalBatch
 from recipes.training.model import group_lr_ratios
 from recipes.training.notices import Notices, Order
 from recipes.training.spikes import Skips, TooManySkipped

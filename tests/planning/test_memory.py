@@ -4,10 +4,12 @@ import pytest
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
+from recipes.planning import memory as planned
 from recipes.planning.activations import TrainedModel, activation_bytes
 from recipes.planning.memory import memory_per_gpu, num_factored_moments
 from recipes.planning.shapes import published_shape
 from recipes.planning.zero import Zero
+from recipes.training import cross_entropy
 from tests.planning.test_shapes import on_meta
 
 BASE = TrainedModel(published_shape("t5-base"))
@@ -105,3 +107,7 @@ def test_adafactor_has_a_moment_for_every_row_column_and_element_of_a_norm(name)
     parameters = on_meta(published_shape(name)).parameters()
     counted = sum(sum(p.shape) if p.ndim == 2 else p.numel() for p in parameters)
     assert num_factored_moments(published_shape(name)) == counted
+
+
+def test_the_loss_takes_as_many_logits_at_once_as_planned():
+    assert planned._LOGITS_AT_ONCE == cross_entropy.AT_ONCE
