@@ -79,7 +79,7 @@ import json, os, subprocess, sys, time
 sys.path.insert(0, os.getcwd())
 from tests.cluster.metadata_service import Service
 head = "10.98.0.1:6391"
-subprocess.run(["ray", "start", "--head", "--node-ip-address=10.98.0.1", "--port=6391", "--num-cpus=0", "--num-gpus=0",
+subprocess.run(["ray", "start", "--head", "--node-ip-address=10.98.0.1", "--port=6391", "--num-cpus=1", "--num-gpus=0",
                 "--dashboard-host=127.0.0.1"], check=True)
 with Service({"/computeMetadata/v1/instance/preempted": "FALSE"}) as service:
     watcher = subprocess.Popen([sys.executable, "-m", "recipes.clusters.spot_notice", "gcp", "--url", service.url,
@@ -87,6 +87,14 @@ with Service({"/computeMetadata/v1/instance/preempted": "FALSE"}) as service:
     import ray
     from ray._private.state import state
     ray.init(address=head, log_to_driver=False)
+
+    @ray.remote(num_cpus=1)
+    class Busy:
+        def ready(self):
+            return True
+
+    busy = Busy.remote()  # an idle node is gone as soon as it drains
+    assert ray.get(busy.ready.remote(), timeout=60)
     time.sleep(2)
     before, running = state.get_draining_nodes(), watcher.poll() is None
     service.answers["/computeMetadata/v1/instance/preempted"] = "TRUE"
