@@ -47,6 +47,11 @@ class TrainingBlock(Block):
     eval_every_steps: Count = Field(500, description="Updates between two evaluations; one always follows the last.")
     log_every_steps: Count = Field(10, description="Updates between two lines of metrics.jsonl.")
     clip_norm: Annotated[Number, Field(ge=0)] = Field(1.0, description="Largest global gradient norm; 0 does not clip.")
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of the wanted distribution that is spread evenly over the vocabulary in training (0.1: translation from "
+        "scratch). The training loss then contains it; the held-out loss never does.",
+    )
     max_skipped_updates: CountOrZero = Field(
         10,
         description="Updates in a row that may be skipped, because their gradient is not finite or their loss spikes, "

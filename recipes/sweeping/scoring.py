@@ -182,10 +182,12 @@ def annealed_loss(run: Training, lrs: Sequence[float]) -> float:
     not finite is left out.
     """
     position, before = run.step + run.skips.num_batches, HeldState(run.engine)
+    label_smoothing = run.config.training.label_smoothing
     for i, lr in enumerate(lrs):
         set_lrs(run, lr)
         batch = run.feed.take(position + i)
-        run_update(run.engine, batch.on(run.engine.device), batch.target_tokens)
+        on_device = batch.on(run.engine.device)
+        run_update(run.engine, on_device, batch.target_tokens, label_smoothing=label_smoothing)
     loss = held_out_now(run).loss
     before.put_back()
     return loss

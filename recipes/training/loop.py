@@ -176,7 +176,8 @@ def _one_update(run: Training) -> UpdateResult | None:
 
     with run.clock.phase("updates"):
         batch = run.feed.take(position)
-        update = run_update(run.engine, batch.on(run.engine.device), batch.target_tokens, accept)
+        on_device = batch.on(run.engine.device)
+        update = run_update(run.engine, on_device, batch.target_tokens, accept, settings.label_smoothing)
         if update.applied:
             run.skips.applied(loss, settings)
             _count(run, batch, update)

@@ -37,6 +37,7 @@ def run_update(
     micro_batches: Iterable[MicroBatch],
     target_tokens: int,
     accept: Callable[[torch.Tensor], bool] = lambda loss_sum: True,
+    label_smoothing: float = 0.0,
 ) -> UpdateResult:
     """Forward and backward each micro-batch, then clip and step.
 
@@ -49,7 +50,7 @@ def run_update(
     scale = engine.dp_world_size / target_tokens
     losses = []
     for batch in micro_batches:
-        loss = summed_loss(engine, batch)
+        loss = summed_loss(engine, batch, label_smoothing)
         engine.backward(loss * scale, scale_wrt_gas=False)
         losses.append(loss.detach())
     loss_sum = sum(losses)
@@ -72,11 +73,11 @@ def target_logits(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
     return model(**batch.inputs()).logits
 
 
-def summed_loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+def summed_loss(model: torch.nn.Module, batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
     """Cross-entropy in nats, summed over the micro-batch's target tokens (padding does not count)."""
     from recipes.training.cross_entropy import summed_cross_entropy
 
-    return summed_cross_entropy(target_logits(model, batch).flatten(0, 1), batch.labels.flatten())
+    return summed_cross_entropy(target_logits(model, batch).flatten(0, 1), batch.labels.flatten(), label_smoothing)
 
 
 def lrs_in_use(engine: DeepSpeedEngine) -> list[float]:

@@ -1,5 +1,7 @@
 """The loss that overwrites its logits is torch's cross-entropy."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,17 @@ def test_loss_and_gradient_are_torchs(monkeypatch, dtype, rel, at_once):
     assert float(loss) == pytest.approx(float(expected), rel=min(rel, 2e-6))
     assert found.dtype == dtype
     assert float((found - right).norm()) < rel * float(right.norm())
+
+
+@pytest.mark.parametrize("at_once", [120, 1 << 24])
+def test_label_smoothing_is_torchs(monkeypatch, at_once):
+    monkeypatch.setattr(cross_entropy, "AT_ONCE", at_once)
+    ours = functools.partial(summed_cross_entropy, label_smoothing=0.1)
+    right = functools.partial(F.cross_entropy, reduction="sum", label_smoothing=0.1)
+    (loss, found), (expected, wanted) = (gradient(one, dtype=torch.float64) for one in (ours, right))
+    assert float(loss) == pytest.approx(float(expected), rel=1e-14)
+    assert float((found - wanted).norm()) < 1e-13 * float(wanted.norm())
+    assert float(loss) != pytest.approx(float(gradient(theirs, dtype=torch.float64)[0]), rel=1e-3)
 
 
 def test_nothing_counts():
