@@ -39,7 +39,7 @@ def activation_bytes(model: TrainedModel, source: int, target: int, fused_attent
         self-attention  norm + 4 e i q (q, k, v, out)           + scores
         cross-attention norm + 2 e i q + 2 e i k                 + scores
         feed-forward    norm + 7 e f q gated (tanh-GELU is five operations), e f q with ReLU
-        dropout         1 byte per element of every sub-layer's output and of f (e bytes on a CPU)
+        dropout         1 byte per element of every sub-layer's output and of f
 
     Scores are e h q k even with fused attention: T5 adds its position bias to the mask anew in every layer, and torch
     keeps that (heads x q x k) sum. Without fused attention (a CPU, or a GPU kernel that takes no bias) torch computes in
@@ -49,8 +49,8 @@ def activation_bytes(model: TrainedModel, source: int, target: int, fused_attent
     """
     shape, e = model.shape, model.element_bytes
     fused = fused_attention
-    encoder = _self_attention(model, source, fused) + _feed_forward(model, source, fused)
-    decoder = _self_attention(model, target, fused) + _feed_forward(model, target, fused)
+    encoder = _self_attention(model, source, fused) + _feed_forward(model, source)
+    decoder = _self_attention(model, target, fused) + _feed_forward(model, target)
     decoder += _cross_attention(model, target, source, fused)
     if model.gradient_checkpointing:
         inputs = e * shape.d_model * (shape.num_layers * source + shape.num_decoder_layers * target)
@@ -70,8 +70,8 @@ def _norm(model: TrainedModel, tokens: int) -> float:
     return (10 if model.precision == "bf16" else 12) * model.shape.d_model * tokens
 
 
-def _dropout(model: TrainedModel, elements: float, fused: bool) -> float:
-    return (1 if fused else model.element_bytes) * elements if model.dropout else 0.0
+def _dropout(model: TrainedModel, elements: float) -> float:
+    return elements if model.dropout else 0.0
 
 
 def _self_attention(model: TrainedModel, tokens: int, fused: bool) -> float:
@@ -81,7 +81,7 @@ def _self_attention(model: TrainedModel, tokens: int, fused: bool) -> float:
         kept = 4 * e * shape.inner * tokens + e * scores
     else:
         kept = (3 * 4 + e) * shape.inner * tokens + (12 if model.dropout else 4) * scores
-    return _norm(model, tokens) + kept + _dropout(model, shape.d_model * tokens, fused)
+    return _norm(model, tokens) + kept + _dropout(model, shape.d_model * tokens)
 
 
 def _cross_attention(model: TrainedModel, target: int, source: int, fused: bool) -> float:
@@ -91,14 +91,14 @@ def _cross_attention(model: TrainedModel, target: int, source: int, fused: bool)
         kept = 2 * e * shape.inner * (target + source) + e * scores
     else:
         kept = shape.inner * ((4 + e) * target + 2 * 4 * source) + 12 * scores
-    return _norm(model, target) + kept + _dropout(model, shape.d_model * target, fused)
+    return _norm(model, target) + kept + _dropout(model, shape.d_model * target)
 
 
-def _feed_forward(model: TrainedModel, tokens: int, fused: bool) -> float:
+def _feed_forward(model: TrainedModel, tokens: int) -> float:
     shape, e = model.shape, model.element_bytes
     hidden = shape.d_ff * tokens
-    kept = (7 if shape.gated else 1) * e * hidden + _dropout(model, hidden, fused)
+    kept = (7 if shape.gated else 1) * e * hidden + _dropout(model, hidden)
     if model.dropout and not shape.gated:
         # ReLU's own output is kept beside the dropped one, which the next matrix needs.
         kept += e * hidden
-    return _norm(model, tokens) + kept + _dropout(model, shape.d_model * tokens, fused)
+    return _norm(model, tokens) + kept + _dropout(model, shape.d_model * tokens)

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from recipes.data.batches import Layout, Places
+from recipes.training.dropout import Dropout, dropout
 
 
 class PackedT5(T5ForConditionalGeneration):
@@ -25,6 +26,8 @@ class PackedT5(T5ForConditionalGeneration):
         for module in self.modules():
             if type(module) is T5Attention:
                 module.__class__ = ExampleAttention
+            elif type(module) is nn.Dropout:
+                module.__class__ = Dropout
 
     def forward(self, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Any:
         """As transformers' own; with ``layout`` input_ids and decoder_input_ids are a `PackedBatch`'s, and the scores are
@@ -71,19 +74,22 @@ class ExampleAttention(T5Attention):
         q, k, v = self._heads(self.q(hidden_states)), self._heads(self.k(attended)), self._heads(self.v(attended))
         found = []
         for at, to, bias in zip(queries, keys, position_bias, strict=True):
-            out = F.scaled_dot_product_attention(
-                _apart(q, at),
-                _apart(k, to),
-                _apart(v, to),
-                attn_mask=bias,
-                dropout_p=self.dropout if self.training else 0.0,
-                scale=self.scaling,
-            )
+            out = self._attend(_apart(q, at), _apart(k, to), _apart(v, to), bias)
             found.append(out.transpose(1, 2).flatten(0, 1))
         together = torch.cat(found) if len(found) > 1 else found[0]
         if not queries[0].whole:
             together = together.index_select(0, layout.target_back if self.is_decoder else layout.source_back)
         return self.o(together.flatten(1))[None], position_bias, None
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        rate = self.dropout if self.training else 0.0
+        if rate and q.device.type == "cpu":
+            # torch has no kernel for this there; what it does instead draws a number for every element.
+            scores = torch.matmul(q, k.transpose(2, 3))
+            if bias is not None:
+                scores = scores.masked_fill_(~bias, _lowest(q)) if bias.dtype == torch.bool else scores.add_(bias)
+            return torch.matmul(dropout(scores.softmax(dim=-1), rate, True), v)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate, scale=self.scaling)
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.n_heads, self.key_value_proj_dim)
@@ -92,7 +98,7 @@ class ExampleAttention(T5Attention):
         """Of self-attention: the relative position bias, and the lowest number on what may not be attended to."""
         longest = max(group.index.shape[1] for group in groups)
         bias = self.compute_bias(longest, longest, device=like.device).to(like.dtype)
-        lowest = torch.finfo(like.dtype).min
+        lowest = _lowest(like)
         biases = []
         for group in groups:
             length = group.index.shape[1]
@@ -107,6 +113,10 @@ class ExampleAttention(T5Attention):
 
     def _key_masks(self, groups: tuple[Places, ...], like: Tensor) -> tuple[Tensor | None, ...]:
         return tuple(None if group.mask is None else group.mask[:, None, None] for group in groups)
+
+
+def _lowest(like: Tensor) -> float:
+    return torch.finfo(like.dtype).min
 
 
 def _apart(heads: Tensor, places: Places) -> Tensor:
