@@ -129,7 +129,7 @@ def ports(nodes: Sequence[Node], looks: Sequence[Look]) -> Finding:
         "note",
         "Ray's ports",
         "; ".join(found),
-        "let a firewall close all TCP ports there to all but the cluster's nodes",
+        "let a firewall close all TCP ports there to all but the cluster's nodes (cluster/firewall.nft)",
     )
 
 

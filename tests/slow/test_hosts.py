@@ -1,7 +1,9 @@
 """Clusters of several hosts with their own addresses and file systems (cluster/test_hosts): ray up, jobs, Slurm. Root."""
 
 import json
+import re
 import shlex
+import shutil
 
 import pytest
 
@@ -106,6 +108,39 @@ def test_no_secret_in_what_a_run_leaves(lab):
     folder = lab.shared / "runs" / "stage2"
     with_token = [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert with_token == []
+
+
+def test_the_firewall_leaves_ray_to_the_clusters_own_hosts(lab):
+    if shutil.which("nft") is None:
+        pytest.skip("nftables is not installed")
+    others = [f"{lab.hosts.address('head')} 6379", f"{lab.hosts.address('w1')} {raylet_port(lab, 'w1')}"]
+    assert [reaches(lab, "op", *place.split()) for place in others] == [True, True]
+    addresses = ", ".join(lab.hosts.address(host) for host in ("head", "w1", "w2"))
+    rules = re.sub(r"(?<=define CLUSTER = \{ )[^}]*(?= \})", addresses, (CHECKOUT / "cluster/firewall.nft").read_text())
+    (lab.shared / "firewall.nft").write_text(rules)
+    for host in ("head", "w1", "w2"):
+        for _ in range(2):  # the second time it replaces the first
+            lab.do(host, f"nft -f {lab.shared}/firewall.nft")
+    assert [reaches(lab, "op", *place.split()) for place in others] == [False, False]
+    assert reaches(lab, "op", lab.hosts.address("head"), "22")
+    assert [reaches(lab, "w2", *place.split()) for place in others] == [True, True]
+    result = job(lab, arguments(lab, "run.name=walled", "deepspeed.zero_stage=1", "model.shape.dropout_rate=0"))
+    assert result.returncode == 0, result.stdout
+    assert losses(lab, "walled") == pytest.approx(losses(lab, "stage1"), rel=1e-5)
+    for host in ("head", "w1", "w2"):
+        lab.do(host, "nft delete table inet t5_ray")
+    assert reaches(lab, "op", *others[0].split())
+
+
+def raylet_port(lab, host):
+    said = lab.do(host, "ss -ltnpH | grep raylet").stdout
+    return next(
+        place.rsplit(":", 1)[1] for place in said.split() if place.startswith(("*:", "0.0.0.0:")) and place[-1] != "*"
+    )
+
+
+def reaches(lab, host, address, port):
+    return lab.do(host, f"timeout 5 bash -c 'echo > /dev/tcp/{address}/{port}'", check=False).returncode == 0
 
 
 def test_slurms_script_over_two_hosts(lab):
