@@ -125,11 +125,11 @@ def start(stage: int):
 
 
 def batch(rows: int, source: int, target: int):
-    from recipes.data.batches import MicroBatch
+    from recipes.data.batches import PaddedBatch
 
     inputs, labels = torch.randint(3, 258, (rows, source)), torch.randint(3, 258, (rows, target))
     decoder = torch.cat([torch.zeros(rows, 1, dtype=torch.long), labels[:, :-1]], dim=1)
-    return MicroBatch(inputs, torch.ones_like(inputs), decoder, torch.ones_like(decoder), labels)
+    return PaddedBatch(inputs, decoder, labels, torch.ones_like(inputs))
 
 
 def updates(engine) -> tuple[float, float]:
