@@ -1,11 +1,11 @@
 """Real tokens per second beside transformers' Seq2SeqTrainer, on real lengths.
 
-    python benchmarks/against_trainer.py CONFIG [key=value ...] [--rounds 5] [--updates 6] [--threads 2] [--only NAME ...] [--json FILE]
-                                         [--picture FILE]
+    python benchmarks/against_trainer.py CONFIG [key=value ...] [--rounds 5] [--updates 6] [--workers 1] [--threads 2] [--only NAME ...]
+                                         [--json FILE] [--picture FILE]
 
 The model, tokens, precision, AdamW, clipping and examples an update of CONFIG for both, but for the Trainer as it comes, which takes 8
-examples an update; one process for the Trainer and one for the recipe, which take turns in every round. Seconds are those between ends
-of updates, after two to warm up. Medians. The Trainer groups by length so that the longest examples come first: its updates are taken in
+examples an update on each worker; processes of their own for the Trainer (of several workers: its DistributedDataParallel) and for the
+recipe (ZeRO as CONFIG says), which take turns in every round. Seconds are those between ends of updates, after two to warm up. Medians. The Trainer groups by length so that the longest examples come first: its updates are taken in
 random order here, or they would not be those of a whole epoch.
 """
 
@@ -14,18 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import socket
 import statistics
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lrsched.proof.deepspeed_engine import join_alone
 from recipes.config_file import load_config
 from recipes.data.cache import TokenData, open_data
 from recipes.launching.preflight import prepare
@@ -51,28 +53,62 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--only", nargs="*", choices=TRAINER, default=list(TRAINER))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2, help="of each worker")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_intermixed_args()
     found: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="against_trainer_") as folder, _process() as trainer, _process() as recipe:
+    with (
+        tempfile.TemporaryDirectory(prefix="against_trainer_") as folder,
+        Workers(options.workers, options.threads) as trainer,
+        Workers(options.workers, options.threads) as recipe,
+    ):
+        prepared(Path(folder), options)  # once; after that the tokens are found
         for number in range(options.rounds):
             for name in (*options.only, RECIPE):
-                process, measure = (recipe, of_recipe) if name == RECIPE else (trainer, of_trainer)
-                found.setdefault(name, []).append(process.submit(measure, Path(folder), options, name, number).result())
+                workers, measure = (recipe, of_recipe) if name == RECIPE else (trainer, of_trainer)
+                found.setdefault(name, []).append(workers.measured(measure, Path(folder), options, name, number))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     summary = summed_up(found)
     print(table(summary))
     if options.json:
-        settings = {name: getattr(options, name) for name in ("config", "overrides", "rounds", "updates", "threads")}
+        settings = {
+            name: getattr(options, name) for name in ("config", "overrides", "rounds", "updates", "workers", "threads")
+        }
         options.json.write_text(json.dumps({"settings": settings, "results": summary}, indent=1) + "\n")
     if options.picture:
         draw(summary, options.picture)
 
 
-def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+class Workers(ExitStack):
+    """Processes that can be ranks of a process group of theirs."""
+
+    def __init__(self, num_workers: int, num_threads: int):
+        super().__init__()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        # Or accelerate would choose other numbers of threads for the Trainer.
+        meeting["OMP_NUM_THREADS"] = str(num_threads)
+        self._pools = []
+        for rank in range(num_workers):
+            place = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)}
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(1, spawn, initializer=_take_place, initargs=(place,))
+            self._pools.append(self.enter_context(pool))
+
+    def measured(self, measure: Any, *arguments: Any) -> dict[str, float]:
+        """What all workers did at the same time: tokens of all, seconds of the slowest."""
+        calls = [pool.submit(measure, *arguments) for pool in self._pools]
+        found = [call.result() for call in calls]
+        seconds, updates = max(one["seconds"] for one in found), arguments[1].updates
+        real, computed = (sum(one[name] for one in found) for name in ("real_tokens", "computed_tokens"))
+        return {"tokens_per_s": real / seconds, "update_s": seconds / updates, "padding": 1 - real / computed}
+
+
+def _take_place(place: dict[str, str]) -> None:
+    os.environ.update(place)
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Any, TokenData]:
@@ -86,7 +122,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> tuple[Any, TokenData]
         f"schedule.total_steps={WARM + options.updates + 1}",
         "schedule.warmup.steps=2",
         "checkpoint.every_steps=1000000",
-        "scaling.num_workers=1",
+        f"scaling.num_workers={options.workers}",
         f"scaling.cpus_per_worker={options.threads}",
     ]
     job, _, _ = prepare(load_config(options.config, overrides), lambda text: None, started_at=0.0)
@@ -96,7 +132,12 @@ def prepared(folder: Path, options: argparse.Namespace) -> tuple[Any, TokenData]
 def of_recipe(folder: Path, options: argparse.Namespace, name: str, number: int) -> dict[str, float]:
     """The recipe's own loop, metrics and all."""
     if not torch.distributed.is_initialized():
-        join_alone()
+        import deepspeed
+
+        # This operator would be compiled for a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend="gloo")
+    torch.set_num_threads(options.threads)
     job, _ = prepared(folder, options)
     ends, tokens = [], []
 
@@ -112,9 +153,10 @@ def of_recipe(folder: Path, options: argparse.Namespace, name: str, number: int)
         report=lambda metrics: None,
         after_update=note,
     )
-    job.run_folder.delete_folder("")
-    seconds, real = ends[-2] - ends[WARM - 1], tokens[-2] - tokens[WARM - 1]
-    return {"tokens_per_s": real / seconds, "update_s": seconds / options.updates, "padding": 0.0}
+    if torch.distributed.get_rank() == 0:
+        job.run_folder.delete_folder("")
+    real = (tokens[-2] - tokens[WARM - 1]) / options.workers
+    return {"seconds": ends[-2] - ends[WARM - 1], "real_tokens": real, "computed_tokens": real}
 
 
 def of_trainer(folder: Path, options: argparse.Namespace, name: str, number: int) -> dict[str, float]:
@@ -157,7 +199,7 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str, number: int
 
         def _get_train_sampler(self, *arguments: Any) -> Any:
             order = np.array(list(super()._get_train_sampler(*arguments)))
-            of_update = size * self.args.gradient_accumulation_steps
+            of_update = size * options.workers * self.args.gradient_accumulation_steps
             updates = np.random.default_rng(number).permutation(len(order) // of_update)
             return np.concatenate([order[k * of_update : (k + 1) * of_update] for k in updates]).tolist()
 
@@ -165,11 +207,13 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str, number: int
         output_dir=str(folder / "trainer"),
         max_steps=WARM + options.updates,
         per_device_train_batch_size=size,
-        gradient_accumulation_steps=1 if alone else settings.examples_per_update // size,
+        gradient_accumulation_steps=1 if alone else settings.examples_per_update // (size * options.workers),
         train_sampling_strategy=sampling,
         learning_rate=float(job.schedule.peak_lr),
         bf16=job.precision == "bf16",
         use_cpu=True,
+        ddp_backend="gloo",
+        ddp_find_unused_parameters=False,
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
@@ -184,11 +228,7 @@ def of_trainer(folder: Path, options: argparse.Namespace, name: str, number: int
     (begin, first), (end, last) = ends[WARM - 1], ends[-1]
     # The Trainer fetches all batches of an update before it begins.
     real, computed = (sum(side) for side in zip(*counts[first:last], strict=True))
-    return {
-        "tokens_per_s": real / (end - begin),
-        "update_s": (end - begin) / options.updates,
-        "padding": 1 - real / computed,
-    }
+    return {"seconds": end - begin, "real_tokens": real, "computed_tokens": computed}
 
 
 def summed_up(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
