@@ -85,7 +85,9 @@ def test_addresses_on_which_ray_listens_besides():
     more = replace(LOOK, interfaces={"lo": "127.0.0.1", "eth0": "10.0.0.2", "docker0": "172.17.0.1"})
     found = findings.ports(NODES, [LOOK, more])
     assert (found.level, found.found) == ("note", "open on docker0 (172.17.0.1) of b (10.0.0.2) too")
-    assert found.remedy == "let a firewall close all TCP ports there to all but the cluster's nodes (cluster/firewall.nft)"
+    assert (
+        found.remedy == "let a firewall close all TCP ports there to all but the cluster's nodes (cluster/firewall.nft)"
+    )
     public = replace(NODES[0], address="8.8.4.4")
     found = findings.ports([public], [replace(LOOK, interfaces={"lo": "127.0.0.1", "eth0": "8.8.4.4"})])
     assert (found.level, found.found) == ("note", "the addresses of a (8.8.4.4) are public")

@@ -53,10 +53,10 @@ class Faults:
         self.overflow, self.loss_times, self.position = set(overflow), dict(loss_times or {}), None
         real_take, real_update = Feed.take, loop.run_update
 
-        def update(engine, batches, target_tokens, accept):
+        def update(engine, batches, target_tokens, accept, label_smoothing):
             factor = self.loss_times.get(self.position, 1.0)
             tokens = target_tokens * TOO_SMALL if self.position in self.overflow else target_tokens
-            return real_update(engine, batches, tokens, lambda loss_sum: accept(loss_sum * factor))
+            return real_update(engine, batches, tokens, lambda loss_sum: accept(loss_sum * factor), label_smoothing)
 
         def take(feed, position):
             self.position = position
