@@ -92,6 +92,7 @@ def _body(run: RunFiles, head: str, curves: str) -> str:
             *(parts.paragraph(problem, "bad") for problem in run.problems),
             _headline(run),
             curves,
+            _smoothing(run),
             held_out_metrics(run),
             _samples(run),
             _speed(run),
@@ -100,6 +101,14 @@ def _body(run: RunFiles, head: str, curves: str) -> str:
             _origin(run),
         ]
     )
+
+
+def _smoothing(run: RunFiles) -> str:
+    smoothing = run.setting("training.label_smoothing")
+    if not parts.is_number(smoothing) or not smoothing:
+        return ""
+    words = f"The training loss contains label smoothing of {smoothing:g}; the held-out loss does not."
+    return parts.paragraph(words, "faint")
 
 
 def _head(run: RunFiles, end: str) -> str:

@@ -196,6 +196,16 @@ def test_a_stopped_run(tmp_path, page_of):
     assert "Stopped at update 123 of 400" in page_of(tmp_path).text
 
 
+def test_a_training_loss_with_label_smoothing_is_called_so(tmp_path, page_of):
+    words = "The training loss contains label smoothing of 0.1; the held-out loss does not."
+    config = parse_config(CONFIG)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert words not in page_of(tmp_path).text
+    smoothed = parse_config(CONFIG | {"training": {"label_smoothing": 0.1}})
+    (tmp_path / "config.yaml").write_text(to_yaml(smoothed))
+    assert words in page_of(tmp_path).text
+
+
 def test_a_model_worse_than_word_frequencies(tmp_path, page_of):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY | {"eval_loss": 6.0}))
     page = page_of(tmp_path)
