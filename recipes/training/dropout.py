@@ -13,18 +13,18 @@ _CHANCES = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """torch's, without its memory in place of the element's size, and on CPUs without its price."""
+    """torch's module, with the function below."""
 
     def forward(self, input: Tensor) -> Tensor:
         return dropout(input, self.p, self.training)
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Each element is 0 with probability ``rate``, by itself, and else divided by 1 - rate; as torch's, where not training x itself.
+    """Each element is 0 with probability ``rate``, by itself, and else divided by 1 - rate; not in training: x. As torch's.
 
-    On CPUs torch draws for every element of its own accord, which took a fifth of an update. Here a draw of 64 bits serves four: the
-    rate is rounded to a multiple of 2 ** -16, and what is kept is divided by that rate's complement, so the mean stays that
-    of x. The draws are those of torch's default generator, so a run that goes on with its state has the same.
+    On CPUs torch draws a number for every element, which took a fifth of an update. Here a draw of 64 bits serves four: the rate is
+    rounded to a multiple of 2 ** -16, and what is kept is divided by 1 minus that, so the mean stays that of x. The draws come from
+    torch's default generator: a run that goes on with its state has the same.
     """
     if not training or not rate:
         return x
