@@ -14,6 +14,8 @@ def job_of(pairs, storage, *settings):
     return prepare(load_config(arguments[0], arguments[1:]), lambda text: None, started_at=0.0)[0]
 
 
+# DeepSpeed's linear of stage 3 stays in torch once a test of this process has used that stage; torch's compiler makes an object of it.
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be instantiated")
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 2])
 def test_the_losses_are_those_of_the_run_that_is_not_compiled(process_group, pairs, tmp_path, stage):

@@ -61,7 +61,6 @@ def test_without_training_or_rate_nothing_happens():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_a_compiled_model_has_torchs():
     """What a compiler fuses costs nothing."""
     compiled = torch.compile(lambda x: dropout(x, 0.3, True), backend="eager", fullgraph=True)
