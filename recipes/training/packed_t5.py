@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -48,6 +49,17 @@ class PackedT5(T5ForConditionalGeneration):
         )
 
 
+class Biases:
+    """What is added to the scores of each group: a bias, a mask of keys, or None. Layers hand it on.
+
+    Not a tuple: DeepSpeed's ZeRO-3 counts the tensors that go through a module and takes another number of groups for
+    another order of modules, on which the ranks then must agree; where they do not, they wait for each other for ever.
+    """
+
+    def __init__(self, of_groups: Iterable[Tensor | None]):
+        self.of_groups = tuple(of_groups)
+
+
 class ExampleAttention(T5Attention):
     """transformers' attention, which with ``layout`` stays within each example of a packed sequence."""
 
@@ -69,11 +81,10 @@ class ExampleAttention(T5Attention):
         queries = layout.target if self.is_decoder else layout.source
         keys = queries if key_value_states is None else layout.source
         if position_bias is None:
-            of_groups = self._biases if key_value_states is None else self._key_masks
-            position_bias = of_groups(keys, hidden_states)
+            position_bias = Biases(self._biases(keys, hidden_states) if key_value_states is None else _key_masks(keys))
         q, k, v = self._heads(self.q(hidden_states)), self._heads(self.k(attended)), self._heads(self.v(attended))
         found = []
-        for at, to, bias in zip(queries, keys, position_bias, strict=True):
+        for at, to, bias in zip(queries, keys, position_bias.of_groups, strict=True):
             out = self._attend(_apart(q, at), _apart(k, to), _apart(v, to), bias)
             found.append(out.transpose(1, 2).flatten(0, 1))
         together = torch.cat(found) if len(found) > 1 else found[0]
@@ -94,12 +105,11 @@ class ExampleAttention(T5Attention):
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.n_heads, self.key_value_proj_dim)
 
-    def _biases(self, groups: tuple[Places, ...], like: Tensor) -> tuple[Tensor, ...]:
+    def _biases(self, groups: tuple[Places, ...], like: Tensor) -> Iterator[Tensor]:
         """Of self-attention: the relative position bias, and the lowest number on what may not be attended to."""
         longest = max(group.index.shape[1] for group in groups)
         bias = self.compute_bias(longest, longest, device=like.device).to(like.dtype)
         lowest = _lowest(like)
-        biases = []
         for group in groups:
             length = group.index.shape[1]
             own = bias[:, :, :length, :length]
@@ -108,11 +118,11 @@ class ExampleAttention(T5Attention):
                 own = own.masked_fill(later, lowest)
             elif group.mask is not None:
                 own = own.masked_fill(~group.mask[:, None, None], lowest)
-            biases.append(own)
-        return tuple(biases)
+            yield own
 
-    def _key_masks(self, groups: tuple[Places, ...], like: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(None if group.mask is None else group.mask[:, None, None] for group in groups)
+
+def _key_masks(groups: tuple[Places, ...]) -> Iterator[Tensor | None]:
+    return (None if group.mask is None else group.mask[:, None, None] for group in groups)
 
 
 def _lowest(like: Tensor) -> float:
