@@ -64,7 +64,8 @@ def _run(options: argparse.Namespace) -> int:
         scores, about = _scored(request, options.device, always_generate=options.predictions is not None)
     except MetricFailed as error:
         raise RunFailed(str(error)) from None
-    print(_table(scores.fields | about))
+    signatures = {f"{name}_signature": words for name, words in scores.signatures.items()}
+    print(_table(scores.fields | signatures | about))
     if options.predictions is not None:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in scores.predictions)
         Path(options.predictions).write_text("".join(lines), encoding="utf-8")
