@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
 import shutil
@@ -143,14 +144,20 @@ def _gpus() -> tuple[tuple[str, int], ...]:
 
 
 def nodes() -> list[Node]:
-    """The living nodes of the connected cluster, the head among them."""
+    """The living nodes of the connected cluster, the head among them, in the order of their addresses (Ray has none)."""
     import ray
 
     alive = [each for each in ray.nodes() if each["Alive"]]
-    return [
+    found = [
         Node(each["NodeID"], each["NodeManagerAddress"], each["NodeManagerHostname"], each["Resources"])
         for each in alive
     ]
+    return sorted(found, key=lambda node: (*_number(node.address), node.node_id))
+
+
+def _number(address: str) -> tuple[int, int]:
+    parsed = ipaddress.ip_address(address)
+    return parsed.version, int(parsed)
 
 
 class Probes:

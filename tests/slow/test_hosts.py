@@ -54,7 +54,7 @@ def losses(lab, name):
 def test_the_doctor_finds_a_cluster_of_two_workers_and_no_fault(lab):
     write = small_run(lab.shared / "pairs.jsonl", lab.shared / "runs", "scaling.cpus_per_worker=2")
     said = job(lab, " ".join(["python -m recipes.doctor", *write])).stdout
-    assert "room for 2 workers of 2 CPU: 0 on head (10.81.0.1), 1 on w" in said
+    assert "room for 2 workers of 2 CPU: 0 on head (10.81.0.1), 1 on w1 (10.81.0.2), 1 on w2 (10.81.0.3)" in said
     assert "interface" in said
     assert "eth0 on w1 (10.81.0.2)" in said
     assert "written here and read on all 2 nodes" in said
