@@ -5,8 +5,9 @@
 
 The model, tokens, precision, AdamW, clipping and examples an update of CONFIG for both, but for the Trainer as it comes, which takes 8
 examples an update on each worker; processes of their own for the Trainer (of several workers: its DistributedDataParallel) and for the
-recipe (ZeRO as CONFIG says), which take turns in every round. Seconds are those between ends of updates, after two to warm up. Medians. The Trainer groups by length so that the longest examples come first: its updates are taken in
-random order here, or they would not be those of a whole epoch.
+recipe (ZeRO as CONFIG says), which take turns in every round. Seconds are those between ends of updates, after two to warm up. Medians.
+The Trainer groups by length so that the longest examples come first: its updates are taken in random order here, or they would not be
+those of a whole epoch.
 """
 
 from __future__ import annotations

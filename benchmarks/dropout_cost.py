@@ -22,6 +22,7 @@ from recipes.data.batches import pack
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
 from recipes.storage import Storage
+from recipes.training.dropout import dropout
 from recipes.training.model import build_model
 from recipes.training.update import summed_loss
 
@@ -48,8 +49,7 @@ def _none(x: Tensor, rate: float, training: bool) -> Tensor:
     return x
 
 
-def _torchs(x: Tensor, rate: float, training: bool) -> Tensor:
-    return torch.nn.functional.dropout(x, rate, training)
+WAYS = {"none": _none, "this recipe's": dropout, "torch's": torch.nn.functional.dropout}
 
 
 def measured(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -57,21 +57,18 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         _, data, _ = prepare(config, lambda words: None, started_at=0.0, data_storage=Storage(folder))
         model, plan = build_model(config.model, data.vocab_size, config.run.seed), batch_plan(config, data.train, 1)
-        seconds: dict[str, list[float]] = {name: [] for name in ("none", "this recipe's", "torch's")}
+        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         tokens = []
         for k in range(-1, options.updates):  # the first warms up
             batches = [pack(data.train, part, data.pad_id) for part in plan.micro_batches(max(k, 0))[0]]
             tokens.append(sum(batch.input_ids.numel() + batch.labels.numel() for batch in batches))
-            for name, other in (("none", _none), ("this recipe's", None), ("torch's", _torchs)):
+            for name, way in WAYS.items():
                 began = time.perf_counter()
-                if other is None:
+                with (
+                    mock.patch("recipes.training.packed_t5.dropout", way),
+                    mock.patch("recipes.training.dropout.dropout", way),
+                ):
                     _forward_and_backward(model, batches)
-                else:
-                    with (
-                        mock.patch("recipes.training.packed_t5.dropout", other),
-                        mock.patch("recipes.training.dropout.dropout", other),
-                    ):
-                        _forward_and_backward(model, batches)
                 if k >= 0:
                     seconds[name].append(time.perf_counter() - began)
     real = statistics.median(tokens[1:])
