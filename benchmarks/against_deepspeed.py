@@ -28,7 +28,7 @@ from recipes.data.batches import PackedBatch, pack
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
-from recipes.training.cross_entropy import summed_cross_entropy
+from recipes.layers.cross_entropy import summed_cross_entropy
 from recipes.training.job import Job
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.run import train

@@ -21,8 +21,8 @@ from recipes.config_file import load_config
 from recipes.data.batches import pack
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
+from recipes.layers.dropout import dropout
 from recipes.storage import Storage
-from recipes.training.dropout import dropout
 from recipes.training.model import build_model
 from recipes.training.update import summed_loss
 
@@ -65,8 +65,8 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             for name, way in WAYS.items():
                 began = time.perf_counter()
                 with (
-                    mock.patch("recipes.training.packed_t5.dropout", way),
-                    mock.patch("recipes.training.dropout.dropout", way),
+                    mock.patch("recipes.layers.packed_t5.dropout", way),
+                    mock.patch("recipes.layers.dropout.dropout", way),
                 ):
                     _forward_and_backward(model, batches)
                 if k >= 0:

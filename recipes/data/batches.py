@@ -94,7 +94,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class PackedBatch(MicroBatch):
-    """Examples one after the other, without any padding; int64. For `recipes.training.packed_t5.PackedT5`.
+    """Examples one after the other, without any padding; int64. For `recipes.layers.packed_t5.PackedT5`.
 
     Attributes:
         input_ids: (source tokens of all examples,).

@@ -31,14 +31,14 @@ class TrainedModel:
 def activation_bytes(model: TrainedModel, source: int, target: int, fused_attention: bool) -> float:
     """Bytes kept for the backward pass of one example of ``source`` and ``target`` tokens, classifier included.
 
-    Counted tensor by tensor from transformers 5.23's T5 in plain (not compiled) torch, the way Korthikanti et al.
+    Counted tensor by tensor from `recipes.layers.packed_t5` in plain (not compiled) torch, the way Korthikanti et al.
     (arXiv 2205.05198, section 4) count GPT's; a test compares with what autograd really keeps. With e bytes per element
     (2 or 4), d = d_model, i = heads * d_kv, f = d_ff, q tokens, k tokens attended to:
 
-        norm            (3 e + 4) d q in bf16, 12 d q in fp32: input, an fp32 copy of it (bf16 only), before and after the weight
+        norm            2 e d q: input and output
         self-attention  norm + 4 e i q (q, k, v, out)           + scores
         cross-attention norm + 2 e i q + 2 e i k                 + scores
-        feed-forward    norm + 7 e f q gated (tanh-GELU is five operations), e f q with ReLU
+        feed-forward    norm + 4 e f q gated, e f q with ReLU
         dropout         1 byte per element of every sub-layer's output and of f
 
     Scores are e h q k even with fused attention: T5 adds its position bias to the mask anew in every layer, and torch
@@ -67,7 +67,7 @@ def classifier_bytes(model: TrainedModel, target: int) -> float:
 
 
 def _norm(model: TrainedModel, tokens: int) -> float:
-    return (10 if model.precision == "bf16" else 12) * model.shape.d_model * tokens
+    return 2 * model.element_bytes * model.shape.d_model * tokens
 
 
 def _dropout(model: TrainedModel, elements: float) -> float:
@@ -97,7 +97,7 @@ def _cross_attention(model: TrainedModel, target: int, source: int, fused: bool)
 def _feed_forward(model: TrainedModel, tokens: int) -> float:
     shape, e = model.shape, model.element_bytes
     hidden = shape.d_ff * tokens
-    kept = (7 if shape.gated else 1) * e * hidden + _dropout(model, hidden)
+    kept = (4 if shape.gated else 1) * e * hidden + _dropout(model, hidden)
     if model.dropout and not shape.gated:
         # ReLU's own output is kept beside the dropped one, which the next matrix needs.
         kept += e * hidden

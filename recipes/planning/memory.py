@@ -9,7 +9,7 @@ from recipes.planning.shapes import T5Shape
 from recipes.planning.zero import Zero
 
 GIB = 2**30
-# recipes.training.cross_entropy; this package imports no torch.
+# recipes.layers.cross_entropy; this package imports no torch.
 _LOGITS_AT_ONCE = 2**24
 
 

@@ -7,9 +7,9 @@ from recipes.planning.shapes import T5Shape
 from recipes.planning.traffic import gathered_elements
 from recipes.planning.zero import Zero
 
-# Operations of transformers' T5 in eager mode, counted by a TorchDispatchMode (views and allocations left out):
+# Operations of the recipe's T5 in eager mode, counted by a TorchDispatchMode (views and allocations left out):
 # (of a sublayer, besides), forward and backward together. bf16 casts around the norms.
-_OPERATIONS = {"fp32": (52, 100), "bf16": (61, 110)}
+_OPERATIONS = {"fp32": (40, 90), "bf16": (51, 103)}
 # ZeRO 3 runs Python before and after each module, forward and backward; each was as long as one operation (torch's profiler).
 _HOOKS = 4
 # Of the step, besides those that each parameter tensor needs: at stage 0, and above.
@@ -19,7 +19,7 @@ _STEP_OPERATIONS = (15, 90)
 def launches_per_micro_batch(model: TrainedModel, zero: Zero, num_gpus: int) -> float:
     """Operations of one forward and backward pass that Python or autograd starts one after the other.
 
-    With L sublayers (attention or feed-forward), T parameter tensors and N GPUs, as counted: 52 L + 100 in fp32, 61 L + 110
+    With L sublayers (attention or feed-forward), T parameter tensors and N GPUs, as counted: 40 L + 90 in fp32, 51 L + 103
     in bf16, the encoder's and decoder's layers once more with gradient checkpointing (forward only: a third); at stage 2
     T (1 + 1/N) more, at stage 3 2 T, one for each gathered tensor, and 4 for each module's hooks.
     """

@@ -97,7 +97,7 @@ def _shape_config(shape: ShapeBlock, vocab_size: int) -> T5Config:
 def _from_shape(shape: ShapeBlock, vocab_size: int) -> T5ForConditionalGeneration:
     import torch
 
-    from recipes.training.packed_t5 import PackedT5
+    from recipes.layers.packed_t5 import PackedT5
 
     model = PackedT5(_shape_config(shape, vocab_size))
     if not shape.tie_word_embeddings:
@@ -137,7 +137,7 @@ def _from_pretrained(block: ModelBlock) -> T5ForConditionalGeneration:
     import torch
     from transformers.utils import logging
 
-    from recipes.training.packed_t5 import PackedT5
+    from recipes.layers.packed_t5 import PackedT5
 
     logging.disable_progress_bar()
     origin, options = _origin(block)

@@ -75,7 +75,7 @@ def target_logits(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
 
 def summed_loss(model: torch.nn.Module, batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
     """Cross-entropy in nats, summed over the micro-batch's target tokens (padding does not count)."""
-    from recipes.training.cross_entropy import summed_cross_entropy
+    from recipes.layers.cross_entropy import summed_cross_entropy
 
     return summed_cross_entropy(target_logits(model, batch).flatten(0, 1), batch.labels.flatten(), label_smoothing)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from recipes.config import ModelBlock, ShapeBlock
+from recipes.layers.cross_entropy import summed_cross_entropy
 from recipes.planning.activations import TrainedModel, activation_bytes
 from recipes.planning.shapes import shape_of_block
-from recipes.training.cross_entropy import summed_cross_entropy
 from recipes.training.model import build_model
 
 VOCAB, ROWS, SOURCE, TARGET = 200, 3, 96, 48

@@ -4,12 +4,12 @@ import pytest
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
+from recipes.layers import cross_entropy
 from recipes.planning import memory as planned
 from recipes.planning.activations import TrainedModel, activation_bytes
 from recipes.planning.memory import memory_per_gpu, num_factored_moments
 from recipes.planning.shapes import published_shape
 from recipes.planning.zero import Zero
-from recipes.training import cross_entropy
 from tests.planning.test_shapes import on_meta
 
 BASE = TrainedModel(published_shape("t5-base"))
@@ -64,9 +64,10 @@ def test_checkpointing_keeps_inputs_and_one_layer():
     model = TrainedModel(published_shape("t5-base"), gradient_checkpointing=True)
     difference = activation_bytes(model, 512, 128, True) - activation_bytes(model, 0, 128, True)
     s, t, d, f, h = 512, 128, 768, 3072, 12
-    layer = 2 * 10 * d * s + 8 * d * s + 2 * h * s * s + 2 * f * s
-    decoder = 3 * 10 * d * t + 8 * d * t + 2 * h * t * t + 2 * f * t + 4 * d * t
-    assert difference == pytest.approx(2 * d * 12 * s + 10 * d * s + layer - decoder)
+    norm = 2 * 2 * d
+    layer = 2 * norm * s + 8 * d * s + 2 * h * s * s + 2 * f * s
+    decoder = 3 * norm * t + 8 * d * t + 2 * h * t * t + 2 * f * t + 4 * d * t
+    assert difference == pytest.approx(2 * d * 12 * s + norm * s + layer - decoder)
 
 
 def test_buckets_are_allocated_whole():

@@ -66,7 +66,7 @@ def test_a_prediction_by_hand():
     assert (found.num_micro_batches, found.examples_per_micro_batch) == (2, 8)
     flops = 3 * sum(forward_flops(model.shape, 30, 10))
     assert found.compute_s == pytest.approx(2 * 8 * flops / 25e9, rel=1e-12)
-    assert found.busy_s == pytest.approx(found.compute_s + 2 * (52 * 10 + 100) * 20e-6, rel=1e-12)
+    assert found.busy_s == pytest.approx(found.compute_s + 2 * (40 * 10 + 90) * 20e-6, rel=1e-12)
     size, num_tensors = model.shape.num_parameters, len(model.shape.parameter_sizes())
     step_s = size * (12 + 4 * 4 + 2 * 4 + 4 + 72 / 4) / 10e9 + (90 + 1.75 * num_tensors) * 20e-6
     assert found.step_s == pytest.approx(step_s, rel=1e-12)
@@ -98,7 +98,7 @@ def test_a_gpu_computes_while_its_host_launches():
     found = [predict(model, batch, hardware, World(1, 8, Zero(1))) for hardware in (quick, slow)]
     assert found[0].busy_s == found[0].compute_s > found[0].launch_s
     assert found[1].busy_s == found[1].launch_s > found[1].compute_s
-    assert found[1].launch_s == pytest.approx(found[1].num_micro_batches * (61 * 60 + 110) * 100e-6, rel=1e-12)
+    assert found[1].launch_s == pytest.approx(found[1].num_micro_batches * (51 * 60 + 103) * 100e-6, rel=1e-12)
 
 
 def test_one_screen_and_the_same_numbers_as_json(capsys, config):

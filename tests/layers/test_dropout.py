@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from recipes.training.dropout import Dropout, dropout
+from recipes.layers.dropout import Dropout, dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 1 / 3])

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recipes.training import cross_entropy
-from recipes.training.cross_entropy import summed_cross_entropy
+from recipes.layers import cross_entropy
+from recipes.layers.cross_entropy import summed_cross_entropy
 
 
 def weights_and_inputs(dtype=torch.float32):

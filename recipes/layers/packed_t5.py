@@ -9,14 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.activations import NewGELUActivation
+from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
 from recipes.data.batches import Layout, Places
-from recipes.training.dropout import Dropout, dropout
+from recipes.layers.dropout import Dropout, dropout
+from recipes.layers.gelu import Gelu
+from recipes.layers.linear import Linear
+from recipes.layers.norm import Norm
 
 
 class PackedT5(T5ForConditionalGeneration):
-    """transformers' model, the same weights under the same names; `forward` takes one argument more.
+    """transformers' model, the same weights under the same names, its layers those of this folder; `forward` takes one argument more.
 
     Everything in a T5 but attention works on every token by itself, and attention knows positions by their differences
     only: so a sequence of many examples is computed as it stands, and attention alone takes the examples apart.
@@ -25,10 +29,7 @@ class PackedT5(T5ForConditionalGeneration):
     def __init__(self, config: Any):
         super().__init__(config)
         for module in self.modules():
-            if type(module) is T5Attention:
-                module.__class__ = ExampleAttention
-            elif type(module) is nn.Dropout:
-                module.__class__ = Dropout
+            module.__class__ = _OURS.get(type(module), type(module))
 
     def forward(self, *args: Any, layout: Layout | None = None, **kwargs: Any) -> Any:
         """As transformers' own; with ``layout`` input_ids and decoder_input_ids are a `PackedBatch`'s, and the scores are
@@ -134,3 +135,13 @@ def _apart(heads: Tensor, places: Places) -> Tensor:
     num, longest = places.index.shape
     chosen = heads if places.whole else heads.index_select(0, places.index.flatten())
     return chosen.view(num, longest, *heads.shape[1:]).transpose(1, 2)
+
+
+# By exact type: a subclass is somebody else's, such as LoRA's.
+_OURS = {
+    T5Attention: ExampleAttention,
+    nn.Dropout: Dropout,
+    nn.Linear: Linear,
+    NewGELUActivation: Gelu,
+    T5LayerNorm: Norm,
+}

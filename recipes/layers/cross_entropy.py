@@ -9,8 +9,9 @@ from torch import Tensor
 
 from recipes.data.batches import IGNORED
 
-# Elements that are turned into fp32 at once.
+# Elements that are turned into fp32 at once; on a CPU so many that they stay in its caches.
 AT_ONCE = 1 << 24
+AT_ONCE_ON_CPU = 1 << 19
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -31,22 +32,21 @@ class _Summed(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         loss = torch.zeros((), dtype=dtype, device=logits.device)
-        step = max(1, AT_ONCE // logits.shape[1])
+        at_once = AT_ONCE_ON_CPU if logits.device.type == "cpu" else AT_ONCE
+        step = max(1, at_once // logits.shape[1])
         for begin in range(0, len(logits), step):
             part, wanted = logits[begin : begin + step], labels[begin : begin + step, None]
-            counts, column = wanted != IGNORED, wanted.clamp(min=0)
-            scores = part.to(dtype)
-            normaliser = scores.logsumexp(dim=-1, keepdim=True)
+            counts, column = (wanted != IGNORED).to(dtype), wanted.clamp(min=0)
+            scores = part.log_softmax(dim=-1, dtype=dtype)
             wanted_score = scores.gather(1, column)
             if label_smoothing:
                 wanted_score.lerp_(scores.mean(dim=-1, keepdim=True), label_smoothing)
-            loss += ((normaliser - wanted_score) * counts).sum()
-            shares = scores.sub_(normaliser).exp_()
+            loss -= (wanted_score * counts).sum()
+            shares = scores.exp_()
             if label_smoothing:
                 shares.sub_(label_smoothing / logits.shape[1])
-            shares.scatter_add_(1, column, torch.full_like(normaliser, label_smoothing - 1)).mul_(counts)
-            if shares.dtype != part.dtype:
-                part.copy_(shares)
+            shares.scatter_add_(1, column, torch.full_like(counts, label_smoothing - 1)).mul_(counts)
+            part.copy_(shares)
         ctx.save_for_backward(logits)
         return loss
 

@@ -1,0 +1,1 @@
+"""What the layers of a T5 compute: transformers' model, faster."""
