@@ -99,8 +99,8 @@ def memory_per_gpu(
         master, moments, scratch = 0.0, 0.0, e * max(sizes)
         gradients = e * trained if stage == 1 else 0.0
     examples, source, target = micro_batch
-    # The loss in bf16 takes so many logits to fp32 at once.
-    logits = 4 * min(examples * target * model.shape.vocab_size, _LOGITS_AT_ONCE) if mixed else 0
+    # The loss works on so many logits at once, in fp32.
+    logits = 4 * min(examples * target * model.shape.vocab_size, _LOGITS_AT_ONCE)
     return Memory(
         weights=weights,
         master_weights=master,

@@ -20,6 +20,7 @@ from recipes.data.batches import pack, pad
 from recipes.data.cache import open_data
 from recipes.data.plan import batch_plan
 from recipes.launching.preflight import prepare
+from recipes.layers import linear
 from recipes.training.engine import start_engine
 from recipes.training.model import build_model, parameter_groups
 from recipes.training.update import run_update
@@ -58,6 +59,9 @@ def _rank(rank, world, folder):
 
 
 def _one(rank, world, folder, stage, budget):
+    # With the smallest budget all products are torch's, else all are oneDNN's, which are for larger models.
+    linear.ENOUGH = sys.maxsize if budget == BUDGETS[0] else 0
+    linear.mkl_is_slow = torch.backends.mkldnn.is_available
     job = prepared(folder, stage, budget, rank)
     data = open_data(job.data_folder)
     plan = batch_plan(job.config, data.train, world)

@@ -1,0 +1,166 @@
+"""What each of the recipe's layers is worth: forward and backward of a config's own packed micro-batches.
+
+    python benchmarks/layers.py CONFIG [key=value ...] [--updates 7] [--threads 2] [--json FILE]
+
+One model in one process, whose layers take turns in every update: all as they are, then each kind replaced by what transformers and torch have
+in its place, then all of them. No optimizer. Medians over updates; times: of the same update with all layers as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from transformers.activations import NewGELUActivation
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+from recipes.config_file import load_config
+from recipes.data.batches import pack
+from recipes.data.plan import batch_plan
+from recipes.launching.preflight import prepare
+from recipes.layers.gelu import Gelu
+from recipes.layers.norm import Norm
+from recipes.storage import Storage
+from recipes.training.model import build_model
+from recipes.training.update import summed_loss
+
+OURS = "as they are"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--updates", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_intermixed_args()
+    torch.set_num_threads(options.threads)
+    found = measured(options)
+    for name, one in found.items():
+        print(
+            f"{name:<22}{one['seconds']:>8.3f} s an update  {one['tokens_per_s']:>8,.0f} tokens/s  {one['times']:>5.2f}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    config = load_config(options.config, options.overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        job, data, _ = prepare(config, lambda words: None, started_at=0.0, data_storage=Storage(folder))
+        model, plan = build_model(config.model, data.vocab_size, config.run.seed), batch_plan(config, data.train, 1)
+        model.to(torch.bfloat16 if job.precision == "bf16" else torch.float32)
+        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+        tokens = []
+        for k in range(-1, options.updates):  # the first warms up
+            batches = [pack(data.train, part, data.pad_id) for part in plan.micro_batches(max(k, 0))[0]]
+            tokens.append(sum(batch.input_ids.numel() + batch.labels.numel() for batch in batches))
+            for name, kinds in WAYS.items():
+                with ExitStack() as replaced:
+                    for kind in kinds:
+                        replaced.enter_context(kind(model))
+                    began = time.perf_counter()
+                    _forward_and_backward(model, batches)
+                    if k >= 0:
+                        seconds[name].append(time.perf_counter() - began)
+    real = statistics.median(tokens[1:])
+    return {
+        name: {
+            "seconds": statistics.median(times),
+            "tokens_per_s": real / statistics.median(times),
+            "times": statistics.median(a / b for a, b in zip(times, seconds[OURS], strict=True)),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def _forward_and_backward(model: torch.nn.Module, batches: list) -> None:
+    model.zero_grad()
+    for batch in batches:
+        summed_loss(model, batch).backward()
+
+
+@contextmanager
+def torchs_dropout(model: torch.nn.Module) -> Iterator[None]:
+    with (
+        mock.patch("recipes.layers.packed_t5.dropout", F.dropout),
+        mock.patch("recipes.layers.dropout.dropout", F.dropout),
+    ):
+        yield
+
+
+@contextmanager
+def no_dropout(model: torch.nn.Module) -> Iterator[None]:
+    def nothing(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+        return x
+
+    with (
+        mock.patch("recipes.layers.packed_t5.dropout", nothing),
+        mock.patch("recipes.layers.dropout.dropout", nothing),
+    ):
+        yield
+
+
+@contextmanager
+def torchs_products(model: torch.nn.Module) -> Iterator[None]:
+    with mock.patch("recipes.layers.linear.mkl_is_slow", return_value=False):
+        yield
+
+
+@contextmanager
+def torchs_loss(model: torch.nn.Module) -> Iterator[None]:
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+
+    with mock.patch("recipes.layers.cross_entropy.summed_cross_entropy", cross_entropy):
+        yield
+
+
+@contextmanager
+def transformers_norm(model: torch.nn.Module) -> Iterator[None]:
+    with _class(model, Norm, T5LayerNorm):
+        yield
+
+
+@contextmanager
+def transformers_gelu(model: torch.nn.Module) -> Iterator[None]:
+    with _class(model, Gelu, NewGELUActivation):
+        yield
+
+
+@contextmanager
+def _class(model: torch.nn.Module, ours: type, theirs: type) -> Iterator[None]:
+    modules = [module for module in model.modules() if type(module) is ours]
+    for module in modules:
+        module.__class__ = theirs
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.__class__ = ours
+
+
+WAYS = {
+    OURS: (),
+    "torch's products": (torchs_products,),
+    "torch's dropout": (torchs_dropout,),
+    "no dropout": (no_dropout,),
+    "transformers' norm": (transformers_norm,),
+    "transformers' GELU": (transformers_gelu,),
+    "torch's loss": (torchs_loss,),
+    "all theirs": (torchs_products, torchs_dropout, transformers_norm, transformers_gelu, torchs_loss),
+}
+
+
+if __name__ == "__main__":
+    main()
