@@ -4,8 +4,8 @@
                                          [--json FILE] [--picture FILE]
 
 The model, tokens, precision, AdamW, clipping and examples an update of CONFIG for both, but for the Trainer as it comes, which takes 8
-examples an update on each worker; processes of their own for the Trainer (of several workers: its DistributedDataParallel) and for the
-recipe (ZeRO as CONFIG says), which take turns in every round. Seconds are those between ends of updates, after two to warm up. Medians.
+examples an update on each worker; new processes for the Trainer (of several workers: its DistributedDataParallel) and for the
+recipe (ZeRO as CONFIG says), by turns in every round. Seconds are those between ends of updates, after two to warm up. Medians.
 The Trainer groups by length so that the longest examples come first: its updates are taken in random order here, or they would not be
 those of a whole epoch.
 """
@@ -96,7 +96,7 @@ class Workers(ExitStack):
         for rank in range(num_workers):
             place = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)}
             spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, spawn, initializer=_take_place, initargs=(place,))
+            pool = ProcessPoolExecutor(1, spawn, initializer=_take_place, initargs=(place,), max_tasks_per_child=1)
             self._pools.append(self.enter_context(pool))
 
     def measured(self, measure: Any, *arguments: Any) -> dict[str, float]:
