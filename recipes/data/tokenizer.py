@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from recipes.config import TokenizerBlock
 from recipes.data.unigram import train_pieces
-from recipes.data.words import OWN_WORDS, words_of
+from recipes.data.words import OWN_WORDS, have_words, words_of
 from recipes.errors import UserError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
@@ -75,7 +75,9 @@ class TextTokenizer:
             ``(ids, offsets)``: int32 ids of all texts in a row; text i is ``ids[offsets[i]:offsets[i + 1]]``
             (int64, one more than there are texts).
         """
-        quick = self._encode_bytes if self._byte_level else self._words.encode if self._words else None
+        quick = self._encode_bytes if self._byte_level else None
+        if self._words and have_words(texts):
+            quick = self._words.encode
         found = quick(texts) if quick else None
         if found is None and quick and len(texts) > _FEW:  # what it cannot tell is in some of them
             half = len(texts) // 2

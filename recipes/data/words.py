@@ -23,8 +23,10 @@ _END = "\0"
 # Latin and Cyrillic letters, punctuation, kana, Chinese, Korean: NFC leaves them, and none combines with another, be it a space.
 _ALONE = "\0-\u02ff\u0400-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u20a0-\u20c0\u3000-\u3029\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
 _NOT_ALONE = re.compile(f"[^{_ALONE}]")
-# Some 80 MB. What comes later is tokenised each time: by then the frequent words are there.
-_MOST_WORDS = 1 << 18
+# Some 80 MB. What comes later, and what is longer, is tokenised each time: by then the frequent words are there.
+_MOST_WORDS, _LONGEST = 1 << 18, 32
+# Characters of a word, on average, from which texts are taken to be of a script that has no spaces.
+_NO_WORDS = 16
 
 
 class Words:
@@ -100,9 +102,15 @@ class _Known(dict[str, tuple[int, ...]]):
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         ids = tuple(self._ids_of(word))
-        if len(self) < _MOST_WORDS:
+        if len(self) < _MOST_WORDS and len(word) <= _LONGEST:
             self[word] = ids
         return ids
+
+
+def have_words(texts: Sequence[str]) -> bool:
+    """Whether it pays to look them up: Chinese has none that come again."""
+    num_words = len(texts) + sum(text.count(" ") for text in texts)
+    return num_words * _NO_WORDS >= sum(map(len, texts))
 
 
 def words_of(backend: Tokenizer, eos_id: int) -> Words | None:

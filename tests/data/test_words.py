@@ -11,7 +11,7 @@ from transformers import T5Tokenizer
 
 from recipes.data import words as module
 from recipes.data.tokenizer import TextTokenizer, train_unigram
-from recipes.data.words import words_of
+from recipes.data.words import have_words, words_of
 from tests.data.corpus import pairs
 
 SENTENCES = [row["source"] for row in pairs(60)]
@@ -130,6 +130,23 @@ def test_memory_is_bounded(own, monkeypatch):
     texts = [f"word{i}" for i in range(50)]
     assert words.encode(texts)[0].tolist() == itself(own, texts)[0]
     assert len(words._known) == 10
+
+
+def test_texts_without_spaces_are_left_to_all_cores(own, monkeypatch):
+    chinese = ["天地玄黃宇宙洪荒日月盈昃辰宿列張"[i:] * 9 for i in range(9)]
+    assert not have_words(chinese)
+    assert have_words(SENTENCES)
+    assert have_words([])
+    monkeypatch.setattr(own._words, "encode", None)
+    ids, offsets = own.encode_batch(chinese)
+    assert (ids.tolist(), offsets.tolist()) == itself(own, chinese)
+
+
+def test_long_words_are_not_kept(own):
+    words = words_of(own._backend, own.eos_id)
+    texts = ["short " + "x" * 500]
+    assert words.encode(texts)[0].tolist() == itself(own, texts)[0]
+    assert sorted(words._known) == ["\0", "▁short"]
 
 
 def copy_of(own):
