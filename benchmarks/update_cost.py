@@ -160,7 +160,7 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
             place = axes[line][column]
             place.plot(x, [row[figure_name] / scale for row in rows], "o-", color="#1f6feb")
             place.set_xscale("log", base=2 if part == "length" else 10)
-            place.set_ylim(bottom=0)
+            place.set_ylim(0, 1.1 * max(row[figure_name] / scale for row in rows))
             place.set_xlabel(label)
             place.set_ylabel(unit)
             place.spines[["top", "right"]].set_visible(False)
