@@ -15,7 +15,7 @@ A host is a set of namespaces (network, PID, mount, UTS, IPC) with an address, a
 its own: everything of the machine is there to read, what is written goes to memory and is gone with the host. --shared
 folders are the same for all, as on NFS. A host has no way out: it sees the other hosts, and nothing else.
 
-Needed: root, a kernel with overlayfs; Debian: apt-get install iproute2 openssh-server. Python's standard library only.
+Needed: root, a kernel with overlayfs; Debian: apt-get install iproute2 openssh-server rsync. Python's standard library only.
 """
 
 from __future__ import annotations
@@ -299,9 +299,9 @@ def check_possible() -> None:
     """
     if os.geteuid() != 0:
         raise HostsError("test hosts need root: network and mount namespaces are made")
-    missing = [tool for tool in ("ip", "unshare", "nsenter", "ssh-keygen", "sshd") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "unshare", "nsenter", "ssh-keygen", "sshd", "rsync") if shutil.which(tool) is None]
     if missing:
-        raise HostsError(f"not installed: {', '.join(missing)} (Debian: apt-get install iproute2 openssh-server)")
+        raise HostsError(f"not installed: {', '.join(missing)} (Debian: apt-get install iproute2 openssh-server rsync)")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:
         raise HostsError("this machine lets nobody make namespaces (a container without privileges?)")
 
