@@ -13,9 +13,11 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -92,56 +94,29 @@ def _forward_and_backward(model: torch.nn.Module, batches: list) -> None:
         summed_loss(model, batch).backward()
 
 
+def _no() -> bool:
+    return False
+
+
+def _no_dropout(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    return x
+
+
+def _torchs_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+
+
 @contextmanager
-def torchs_dropout(model: torch.nn.Module) -> Iterator[None]:
-    with (
-        mock.patch("recipes.layers.packed_t5.dropout", F.dropout),
-        mock.patch("recipes.layers.dropout.dropout", F.dropout),
-    ):
+def _function(names: tuple[str, ...], function: Callable[..., Any], model: torch.nn.Module) -> Iterator[None]:
+    """For the block the functions of recipes.layers with these names are this one."""
+    with ExitStack() as replaced:
+        for name in names:
+            replaced.enter_context(mock.patch(f"recipes.layers.{name}", function))
         yield
 
 
 @contextmanager
-def no_dropout(model: torch.nn.Module) -> Iterator[None]:
-    def nothing(x: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-        return x
-
-    with (
-        mock.patch("recipes.layers.packed_t5.dropout", nothing),
-        mock.patch("recipes.layers.dropout.dropout", nothing),
-    ):
-        yield
-
-
-@contextmanager
-def torchs_products(model: torch.nn.Module) -> Iterator[None]:
-    with mock.patch("recipes.layers.linear.mkl_is_slow", return_value=False):
-        yield
-
-
-@contextmanager
-def torchs_loss(model: torch.nn.Module) -> Iterator[None]:
-    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
-
-    with mock.patch("recipes.layers.cross_entropy.summed_cross_entropy", cross_entropy):
-        yield
-
-
-@contextmanager
-def transformers_norm(model: torch.nn.Module) -> Iterator[None]:
-    with _class(model, Norm, T5LayerNorm):
-        yield
-
-
-@contextmanager
-def transformers_gelu(model: torch.nn.Module) -> Iterator[None]:
-    with _class(model, Gelu, NewGELUActivation):
-        yield
-
-
-@contextmanager
-def _class(model: torch.nn.Module, ours: type, theirs: type) -> Iterator[None]:
+def _class(ours: type, theirs: type, model: torch.nn.Module) -> Iterator[None]:
     modules = [module for module in model.modules() if type(module) is ours]
     for module in modules:
         module.__class__ = theirs
@@ -152,15 +127,20 @@ def _class(model: torch.nn.Module, ours: type, theirs: type) -> Iterator[None]:
             module.__class__ = ours
 
 
+_DROPOUT = ("packed_t5.dropout", "dropout.dropout")
+# Each replaces one kind of layer in a model for the length of a block.
+THEIRS = {
+    "torch's products": partial(_function, ("linear.mkl_is_slow",), _no),
+    "torch's dropout": partial(_function, _DROPOUT, F.dropout),
+    "transformers' norm": partial(_class, Norm, T5LayerNorm),
+    "transformers' GELU": partial(_class, Gelu, NewGELUActivation),
+    "torch's loss": partial(_function, ("cross_entropy.summed_cross_entropy",), _torchs_loss),
+}
 WAYS = {
     OURS: (),
-    "torch's products": (torchs_products,),
-    "torch's dropout": (torchs_dropout,),
-    "no dropout": (no_dropout,),
-    "transformers' norm": (transformers_norm,),
-    "transformers' GELU": (transformers_gelu,),
-    "torch's loss": (torchs_loss,),
-    "all theirs": (torchs_products, torchs_dropout, transformers_norm, transformers_gelu, torchs_loss),
+    **{name: (kind,) for name, kind in THEIRS.items()},
+    "no dropout": (partial(_function, _DROPOUT, _no_dropout),),
+    "all theirs": tuple(THEIRS.values()),
 }
 
 

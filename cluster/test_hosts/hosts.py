@@ -299,7 +299,9 @@ def check_possible() -> None:
     """
     if os.geteuid() != 0:
         raise HostsError("test hosts need root: network and mount namespaces are made")
-    missing = [tool for tool in ("ip", "unshare", "nsenter", "ssh-keygen", "sshd", "rsync") if shutil.which(tool) is None]
+    missing = [
+        tool for tool in ("ip", "unshare", "nsenter", "ssh-keygen", "sshd", "rsync") if shutil.which(tool) is None
+    ]
     if missing:
         raise HostsError(f"not installed: {', '.join(missing)} (Debian: apt-get install iproute2 openssh-server rsync)")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:

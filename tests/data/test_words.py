@@ -17,44 +17,10 @@ from tests.data.corpus import pairs
 SENTENCES = [row["source"] for row in pairs(60)]
 # Marks, line breaks, other white space, umlauts, what combines, what NFC changes, other scripts, special tokens.
 PARTS = [
-    " ",
-    "  ",
-    "▁",
-    "▁▁",
-    "\n",
-    "\r\n",
-    "\t",
-    "\0",
-    "\xa0",
-    "ä",
-    "a\u0308",
-    "\u0301",
-    "\u212b",
-    "한",
-    "中",
-    "é",
-    "ß",
-    "¨",
-    "-",
-]
-PARTS += [
-    "</s>",
-    "<pad>",
-    "<extra_id_0>",
-    "<",
-    "a",
-    "b",
-    "The",
-    "house",
-    "Haus",
-    "...",
-    "🙂",
-    "\u200d",
-    "\u3000",
-    "\u0345",
-    "1",
-    "x" * 40,
-]
+    " ", "  ", "▁", "▁▁", "\n", "\r\n", "\t", "\0", "\xa0", "ä", "a\u0308", "\u0301", "\u212b", "한", "\u1161", "中", "é", "ß", "¨", "-",
+    "</s>", "<pad>", "<extra_id_0>", "<", "a", "b", "The", "house", "Haus", "...", "🙂", "\u200d", "\u3000", "\u0345", "1", "x" * 40,
+    "’", "–", "ё", "か", "\u3099", "\u0600", "\u03ac", "\u1f71",
+]  # fmt: skip
 TEXTS = st.lists(st.lists(st.sampled_from(PARTS), max_size=12).map("".join), max_size=6)
 
 
