@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     from recipes.launching.claim import claimed
     from recipes.launching.preflight import check_storage
+    from recipes.launching.tokenizing import tokenizing_pool
     from recipes.storage import Storage
     from recipes.sweeping.conduct import prepare_sweep
     from recipes.sweeping.sweep_config import load_sweep
@@ -45,12 +46,12 @@ def _run(options: argparse.Namespace) -> int:
             print(describe_sweep(prepare_sweep(config, _say, data_storage=Storage(temporary))))
         return 0
     with claimed(Storage(config.sweep.storage_path) / config.sweep.name):
-        return _sweep(prepare_sweep(config, _say))
+        return _sweep(prepare_sweep(config, _say, pool_of=tokenizing_pool(config.base.scaling, _say)))
 
 
 def _sweep(sweep: Sweep) -> int:
     from recipes.errors import RunFailed
-    from recipes.launching.launch import Interrupted
+    from recipes.launching.signals import Interrupted
     from recipes.sweeping.conduct import conduct
     from recipes.sweeping.results import say_answer, write_results
 

@@ -35,6 +35,7 @@ def _run(options: argparse.Namespace) -> int:
     from recipes.config_file import load_config
     from recipes.launching.claim import claimed
     from recipes.launching.preflight import check_resume, check_storage, prepare
+    from recipes.launching.tokenizing import tokenizing_pool
     from recipes.storage import Storage
 
     config = load_config(options.config, options.overrides)
@@ -47,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
             print(describe_run(job, data, plan, check_resume(job)))
         return 0
     with claimed(Storage(config.run.storage_path) / config.run.name):
-        job, _, _ = prepare(config, _say, started_at=_STARTED_AT)
+        job, _, _ = prepare(config, _say, started_at=_STARTED_AT, pool_of=tokenizing_pool(config.scaling, _say))
         start = check_resume(job)
         if start.finished:
             _say(f"{job.run_folder} is finished ({start.step} updates): see {job.run_folder}/report.html")
@@ -59,8 +60,9 @@ def _train(job: Job) -> int:
     from recipes.errors import RunFailed
     from recipes.launching.environment import environment_json
     from recipes.launching.followers import Followers
-    from recipes.launching.launch import Interrupted, launch
+    from recipes.launching.launch import launch
     from recipes.launching.preflight import write_description
+    from recipes.launching.signals import Interrupted
     from recipes.launching.terminal import Terminal
 
     folder = job.run_folder

@@ -15,6 +15,11 @@ class ScalingBlock(Block):
     cpus_per_worker: Annotated[Number, Field(gt=0)] = Field(
         1.0, description="CPUs reserved for each worker; also its torch threads."
     )
+    num_tokenizing_tasks: CountOrZero = Field(
+        0,
+        description="Ray tasks, of a CPU each, that tokenise texts at once, anywhere in the cluster; 0: the machine of the "
+        "command does it alone.",
+    )
     max_failures: CountOrZero = Field(
         0, description="Times the workers are started again from the last checkpoint after one fails."
     )

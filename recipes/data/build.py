@@ -17,7 +17,7 @@ from recipes.config import DataBlock, TaskBlock
 from recipes.data.chunks import Texts, joined_chunks, separate_chunks
 from recipes.data.counts import SplitCounts
 from recipes.data.denoising import Denoiser, Pair, denoisers
-from recipes.data.encoding import Encoded, Encoder
+from recipes.data.encoding import Encoded, Encoder, PoolOf
 from recipes.data.sources import Examples
 from recipes.data.split import Split
 from recipes.data.token_files import PAIR, ROWS_PER_BATCH, TokenSplit, TokenWriter
@@ -43,13 +43,19 @@ class TaskTexts(NamedTuple):
 
 
 def build_cache(
-    folder: Path, config: DataBlock, parts: Sequence[TaskTexts], tokenizer: TextTokenizer | None, say: Say
+    folder: Path,
+    config: DataBlock,
+    parts: Sequence[TaskTexts],
+    tokenizer: TextTokenizer | None,
+    pool_of: PoolOf,
+    say: Say,
 ) -> dict[str, Any]:
     """Write ``train.arrow``, ``held_out.arrow`` and ``tokenizer/`` into ``folder`` and return the meta data.
 
     Args:
         folder: empty, or what a start that was stopped left of the same texts, tokenizer and settings.
         tokenizer: None trains one on the training texts of all tasks.
+        pool_of: where texts are tokenised.
 
     Raises:
         UserError: texts longer than the limits with on_too_long: refuse; no room in the vocabulary; an objective that
@@ -57,22 +63,11 @@ def build_cache(
     """
     started = time.monotonic()
     tokenizer = _kept_tokenizer(folder / "tokenizer", lambda: tokenizer or _trained_tokenizer(config, parts, say))
-    encoder = Encoder(tokenizer, folder / "ids", say)
     plans = _objectives(config, parts, tokenizer)
-    kinds = [denoiser for plan in plans for denoiser in plan.denoisers]
-    counts, splits = {}, {}
-    for name in _NAMES:
-        path = folder / f"{name}.arrow"
-        counts[name] = SplitCounts(tokenizer.vocab_size, say_name=_NAMES[name])
-        with TokenWriter(path, _rows_per_batch(config)) as writer:
-            for plan in plans:
-                examples = getattr(plan.texts.split, name)
-                first_file = counts[name].add_files(examples)
-                texts = encoder.encoded(f"{name}.{plan.number}", examples, plan.prefix, plan.sides)
-                write = _write_chunks if plan.denoisers else _write_pairs
-                write(writer, plan, texts, first_file, tokenizer, config, counts[name])
-        splits[name] = TokenSplit(path, counts[name].file_names, kinds, tokenizer.sentinel_ids, tokenizer.eos_id)
-        counts[name].count_drawn_targets(splits[name], None if name == "held_out" else NUM_DRAWN_FOR_BASELINE)
+    with pool_of(tokenizer) as pool:
+        encoder = Encoder(pool, folder / "ids", say)
+        written = {name: _write_split(name, folder, config, plans, tokenizer, encoder) for name in _NAMES}
+    counts, splits = ({name: both[i] for name, both in written.items()} for i in (0, 1))
     if encoder.num_reused:
         say(f"data: {encoder.num_reused:,} parts were there already, from a start that was stopped")
     too_long = [line for name in counts for line in counts[name].refusals(config)]
@@ -88,7 +83,7 @@ def build_cache(
         "train": counts["train"].meta(splits["train"]),
         "held_out": counts["held_out"].meta(splits["held_out"]),
         "tasks": [_task_meta(part, sizes["train"][i], sizes["held_out"][i]) for i, part in enumerate(parts)],
-        "denoisers": [denoiser.to_dict() for denoiser in kinds],
+        "denoisers": [denoiser.to_dict() for denoiser in _kinds(plans)],
         "baseline": _baselines(counts["train"].target_ids, counts["held_out"].target_ids),
         "tokenizer": {
             "kind": config.tokenizer.kind,
@@ -100,6 +95,27 @@ def build_cache(
         },
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _write_split(
+    name: str,
+    folder: Path,
+    config: DataBlock,
+    plans: Sequence[_TaskPlan],
+    tokenizer: TextTokenizer,
+    encoder: Encoder,
+) -> tuple[SplitCounts, TokenSplit]:
+    path, counts = folder / f"{name}.arrow", SplitCounts(tokenizer.vocab_size, say_name=_NAMES[name])
+    with TokenWriter(path, _rows_per_batch(config)) as writer:
+        for plan in plans:
+            examples = getattr(plan.texts.split, name)
+            first_file = counts.add_files(examples)
+            texts = encoder.encoded(f"{name}.{plan.number}", examples, plan.prefix, plan.sides)
+            write = _write_chunks if plan.denoisers else _write_pairs
+            write(writer, plan, texts, first_file, tokenizer, config, counts)
+    split = TokenSplit(path, counts.file_names, _kinds(plans), tokenizer.sentinel_ids, tokenizer.eos_id)
+    counts.count_drawn_targets(split, None if name == "held_out" else NUM_DRAWN_FOR_BASELINE)
+    return counts, split
 
 
 def _task_meta(part: TaskTexts, num_train: int, num_held_out: int) -> dict[str, Any]:
@@ -131,6 +147,11 @@ class _TaskPlan:
     @property
     def sides(self) -> tuple[str, ...]:
         return ("source",) if self.denoisers else ("source", "target")
+
+
+def _kinds(plans: Sequence[_TaskPlan]) -> list[Denoiser]:
+    """Of all tasks: what the numbers in the token files' column of denoisers mean."""
+    return [denoiser for plan in plans for denoiser in plan.denoisers]
 
 
 def _rows_per_batch(config: DataBlock) -> int:

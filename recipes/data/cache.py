@@ -20,6 +20,7 @@ from typing import Any
 from recipes.config import DataBlock
 from recipes.data.build import TaskTexts, build_cache
 from recipes.data.denoising import Denoiser
+from recipes.data.encoding import PoolOf, in_threads
 from recipes.data.fingerprint import FORMAT, content_fingerprint, file_marks, stamp
 from recipes.data.split import split_examples
 from recipes.data.staging import staging_folder
@@ -97,13 +98,16 @@ class TokenData:
         return self.meta["tokenizer"]["eos_id"]
 
 
-def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None] = print) -> PreparedData:
+def prepare_data(
+    config: DataBlock, storage: Storage, say: Callable[[str], None] = print, pool_of: PoolOf = in_threads
+) -> PreparedData:
     """Tokenise the data, or find it tokenised already.
 
     Args:
         config: the run's ``data`` block.
         storage: the run's ``storage_path``.
         say: takes one line for each thing worth telling.
+        pool_of: where texts are tokenised; not asked for where they are already.
 
     Raises:
         UserError: anything wrong with sources, tokenizer or lengths, one line each.
@@ -123,7 +127,7 @@ def prepare_data(config: DataBlock, storage: Storage, say: Callable[[str], None]
         base = cache.local or _local_base()
         with staging_folder(base, fingerprint, lambda: _read_meta(cache / fingerprint) is not None, say) as staging:
             if staging is not None:
-                meta = build_cache(staging, config, parts, tokenizer, say)
+                meta = build_cache(staging, config, parts, tokenizer, pool_of, say)
                 meta |= {"format": FORMAT, "fingerprint": fingerprint}
                 if file_marks(config) != marks:
                     raise UserError("data: a file of the texts was changed while they were tokenised; start again")

@@ -1,14 +1,15 @@
-"""Texts to ids on all cores, window after window, each on the disk before the next: a stopped start goes on from there."""
+"""Texts to ids, window after window, several at once, each kept on the disk: a stopped start goes on from there."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -20,6 +21,7 @@ from recipes.data.split import ExampleStream
 from recipes.data.tokenizer import TextTokenizer, offsets_of
 
 Ids = tuple[np.ndarray, np.ndarray]  # of texts in a row, and where each begins, as a tokenizer returns them
+Texts = Sequence[tuple[pa.ChunkedArray, str]]  # columns, each with what goes in front of its texts
 # `tokenizers` uses all cores for one call; a second one fills the gaps, in which Python makes and takes apart its texts.
 _CALLS_AT_ONCE = 2
 # Of a call. An id takes about 150 bytes until it is in an array, so more texts miss the caches; fewer leave cores idle.
@@ -37,6 +39,43 @@ class Encoded(NamedTuple):
     target: Ids | None
 
 
+class Pool(Protocol):
+    """Tokenises windows somewhere.
+
+    Attributes:
+        num_at_once: windows that are to be begun before the first of them is waited for.
+    """
+
+    num_at_once: int
+
+    def begin(self, texts: Texts) -> Callable[[], list[Ids]]:
+        """Returns at once; what is returned waits for the ids of each column, as :func:`encode` returns them."""
+
+
+# Opens a pool for a tokenizer, and closes it.
+PoolOf = Callable[[TextTokenizer], AbstractContextManager[Pool]]
+
+
+class _Threads:
+    num_at_once = _CALLS_AT_ONCE + 1
+
+    def __init__(self, tokenizer: TextTokenizer, executor: ThreadPoolExecutor):
+        self._tokenizer, self._executor = tokenizer, executor
+
+    def begin(self, texts: Texts) -> Callable[[], list[Ids]]:
+        return self._executor.submit(encode, self._tokenizer, texts).result
+
+
+@contextmanager
+def in_threads(tokenizer: TextTokenizer) -> Iterator[Pool]:
+    """This process alone; `tokenizers` takes all cores by itself."""
+    with ThreadPoolExecutor(_CALLS_AT_ONCE) as executor:
+        try:
+            yield _Threads(tokenizer, executor)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
 class Encoder:
     """Encodes windows of examples and keeps their ids on the disk.
 
@@ -44,13 +83,14 @@ class Encoder:
         num_reused: windows whose ids a start before this one left behind.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, folder: Path, say: Callable[[str], None]):
+    def __init__(self, pool: Pool, folder: Path, say: Callable[[str], None]):
         """
         Args:
+            pool: does the work.
             folder: keeps the ids, a file for each window, until all is done. It must belong to these texts alone.
             say: is told now and then how far it is.
         """
-        self._tokenizer, self._folder, self._say = tokenizer, folder, say
+        self._pool, self._folder, self._say = pool, folder, say
         self.num_reused = 0
         folder.mkdir(exist_ok=True)
 
@@ -62,49 +102,54 @@ class Encoder:
             prefix: in front of every source.
             sides: source, or source and target.
         """
-        windows = enumerate(examples.windows())
+        begun = (
+            self._begun(self._folder / f"{name}.{number:06}.arrow", window, prefix, sides)
+            for number, window in enumerate(examples.windows())
+        )
+        running = deque(islice(begun, self._pool.num_at_once))
         num_done, told_at = 0, time.monotonic()
-        with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
-            running: deque[Future[tuple[Encoded, bool]]] = deque()
+        while running:
+            encoded = running.popleft()()
+            running.extend(islice(begun, 1))
+            yield encoded
+            num_done += len(encoded.examples)
+            if time.monotonic() - told_at > _TELL_EVERY_S:
+                self._say(f"data: {num_done:,} of {len(examples):,} examples tokenised")
+                told_at = time.monotonic()
 
-            def begin(most: int) -> None:
-                for number, window in islice(windows, most):
-                    path = self._folder / f"{name}.{number:06}.arrow"
-                    running.append(pool.submit(self._window, path, window, prefix, sides))
-
-            try:
-                begin(_CALLS_AT_ONCE + 1)
-                while running:
-                    encoded, reused = running.popleft().result()
-                    begin(1)
-                    self.num_reused += reused
-                    yield encoded
-                    num_done += len(encoded.examples)
-                    if time.monotonic() - told_at > _TELL_EVERY_S:
-                        self._say(f"data: {num_done:,} of {len(examples):,} examples tokenised")
-                        told_at = time.monotonic()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _window(self, path: Path, window: Examples, prefix: str, sides: Sequence[str]) -> tuple[Encoded, bool]:
+    def _begun(self, path: Path, window: Examples, prefix: str, sides: Sequence[str]) -> Callable[[], Encoded]:
         place = crc32(window.file_index.tobytes(), crc32(window.rows.tobytes()))
-        ids = _read_part(path, place, sides)
-        reused = ids is not None
-        if ids is None:
-            ids = [
-                self._ids(window.sources, prefix) if side == "source" else self._ids(window.targets, "")
-                for side in sides
-            ]
-            _write_part(path, place, sides, ids)
-        return Encoded(window, ids[0], ids[1] if len(ids) > 1 else None), reused
+        kept = _read_part(path, place, sides)
+        if kept is not None:
+            self.num_reused += 1
+            return lambda: _encoded(window, kept)
+        texts = [(window.sources, prefix) if side == "source" else (window.targets, "") for side in sides]
+        ids_of = self._pool.begin(texts)
 
-    def _ids(self, column: pa.ChunkedArray, prefix: str) -> Ids:
-        texts = column.to_pylist()
-        if prefix:
-            texts = [prefix + text for text in texts]
-        found = [self._tokenizer.encode_batch(part) for part in _portions(texts)]
-        lengths = np.concatenate([np.diff(offsets) for _, offsets in found])
-        return np.concatenate([ids for ids, _ in found]), offsets_of(lengths)
+        def finish() -> Encoded:
+            ids = ids_of()
+            _write_part(path, place, sides, ids)
+            return _encoded(window, ids)
+
+        return finish
+
+
+def encode(tokenizer: TextTokenizer, texts: Texts) -> list[Ids]:
+    """Of each column."""
+    return [_ids(tokenizer, column, prefix) for column, prefix in texts]
+
+
+def _ids(tokenizer: TextTokenizer, column: pa.ChunkedArray, prefix: str) -> Ids:
+    texts = column.to_pylist()
+    if prefix:
+        texts = [prefix + text for text in texts]
+    found = [tokenizer.encode_batch(part) for part in _portions(texts)]
+    lengths = np.concatenate([np.diff(offsets) for _, offsets in found])
+    return np.concatenate([ids for ids, _ in found]), offsets_of(lengths)
+
+
+def _encoded(window: Examples, ids: Sequence[Ids]) -> Encoded:
+    return Encoded(window, ids[0], ids[1] if len(ids) > 1 else None)
 
 
 def _portions(texts: list[str]) -> Iterator[list[str]]:

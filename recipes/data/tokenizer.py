@@ -131,6 +131,11 @@ class TextTokenizer:
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
         if not {"tokenizer.json", "tokenizer_config.json"} <= files.keys():
             raise UserError(f"{folder}: holds no tokenizer (tokenizer.json and tokenizer_config.json)")
+        return cls.of_files(files)
+
+    @classmethod
+    def of_files(cls, files: dict[str, bytes]) -> TextTokenizer:
+        """From what :meth:`files` returns."""
         names = json.loads(files["tokenizer_config.json"])
         backend = Tokenizer.from_str(files["tokenizer.json"].decode("utf-8"))
         return cls(

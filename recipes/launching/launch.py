@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from recipes.clusters.quick_check import check_nodes
@@ -16,6 +14,7 @@ from recipes.errors import RunFailed
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import IN_RAY, needed_resources, only_node_unwatched, ray_cluster, start_beside_me
+from recipes.launching.signals import Interrupted, signals_raise
 from recipes.launching.terminal import Terminal
 from recipes.launching.worker import worker_main
 from recipes.storage import Storage
@@ -23,14 +22,6 @@ from recipes.training.job import Job
 
 _POLL_S = 0.2
 _SILENCE_S = 20.0
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; signum says which."""
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
 
 
 def launch(
@@ -218,21 +209,3 @@ def _explain(error: BaseException, errors: list[dict[str, Any]], logs: str) -> R
             f"worker {found['rank']} failed at {found['where']}: {found['kind']}: {found['message']} (log: {found['log']})"
         )
     return RunFailed(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
-
-
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up."""
-    watched = (signal.SIGINT, signal.SIGTERM)
-
-    def handle(signum: int, frame: Any) -> None:
-        for each in watched:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(signum)
-
-    before = {each: signal.signal(each, handle) for each in watched}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -13,6 +13,7 @@ from lrsched import Schedule, ScheduleError, deepspeed_backend
 from recipes.config import RunConfig
 from recipes.config_file import differences, parse_config, to_yaml
 from recipes.data.cache import TokenData, open_data, prepare_data
+from recipes.data.encoding import PoolOf, in_threads
 from recipes.data.plan import BatchPlan, batch_plan, held_out_plan
 from recipes.errors import UserError
 from recipes.evaluation.metrics import check_own_metrics
@@ -51,11 +52,11 @@ Say = Callable[[str], None]
 
 
 def prepare(
-    config: RunConfig, say: Say, *, started_at: float, data_storage: Storage | None = None
+    config: RunConfig, say: Say, *, started_at: float, data_storage: Storage | None = None, pool_of: PoolOf = in_threads
 ) -> tuple[Job, TokenData, BatchPlan]:
     """Tokenise (or find the cache), plan batches, resolve the schedule, build the DeepSpeed config.
 
-    data_storage: where the token cache goes, run.storage_path if not given.
+    data_storage: where the token cache goes, run.storage_path if not given. pool_of: where texts are tokenised.
 
     Raises:
         UserError: for whatever would make the run fail later.
@@ -67,7 +68,7 @@ def prepare(
     of_hub = _config_of_hub(config)
     if not _counts_epochs(config):
         _parse_schedule(config, None)
-    prepared_data = prepare_data(config.data, data_storage or storage, say)
+    prepared_data = prepare_data(config.data, data_storage or storage, say, pool_of)
     data = open_data(prepared_data)
     if of_hub is not None:
         check_embeddings(config.model, of_hub, data.vocab_size)

@@ -15,8 +15,8 @@ from recipes.evaluation.saved_model import check_t5
 from recipes.launching.chatter import chatter, errors_led_into
 from recipes.launching.claim import claimed
 from recipes.launching.environment import OF_A_JOB, git_commit, installed_version
-from recipes.launching.launch import Interrupted, signals_raise
 from recipes.launching.ray_cluster import joins_cluster, needed_resources, ray_cluster
+from recipes.launching.signals import Interrupted, signals_raise
 from recipes.prediction.on_ray import Order, predict_on_ray, workers_settings
 from recipes.prediction.parts import PartsFolder
 from recipes.prediction.pieces import Piece, cut

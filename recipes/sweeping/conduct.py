@@ -11,12 +11,13 @@ from typing import Any, TextIO
 
 from recipes.clusters.quick_check import check_nodes
 from recipes.config import ScalingBlock
+from recipes.data.encoding import PoolOf, in_threads
 from recipes.errors import RunFailed, UserError
 from recipes.launching.chatter import chatter
 from recipes.launching.environment import environment_json
-from recipes.launching.launch import Interrupted, signals_raise
 from recipes.launching.preflight import write_description
 from recipes.launching.ray_cluster import ray_cluster, start_beside_me
+from recipes.launching.signals import Interrupted, signals_raise
 from recipes.storage import Storage
 from recipes.sweeping.answer import Answer, best_trials, find_answer
 from recipes.sweeping.board import Board
@@ -87,8 +88,15 @@ class Sweep:
         return find_answer(self.ledger, self.maker.total_steps, self.search.num_trials)
 
 
-def prepare_sweep(config: SweepConfig, say: Callable[[str], None], data_storage: Storage | None = None) -> Sweep:
-    """Everything that can be decided, and refused, before Ray starts.
+def prepare_sweep(
+    config: SweepConfig,
+    say: Callable[[str], None],
+    data_storage: Storage | None = None,
+    pool_of: PoolOf = in_threads,
+) -> Sweep:
+    """Everything that can be decided, and refused, before a trial starts.
+
+    data_storage: where the token cache goes, sweep.storage_path if not given. pool_of: where texts are tokenised.
 
     Raises:
         UserError: an impossible combination in the space, rungs that fit no trial, a folder of another sweep.
@@ -96,7 +104,7 @@ def prepare_sweep(config: SweepConfig, say: Callable[[str], None], data_storage:
     space = parse_space(config.space)
     folder = Storage(config.sweep.storage_path) / config.sweep.name
     check_folder(config, folder)
-    maker = TrialMaker.of_sweep(config, space, say, data_storage)
+    maker = TrialMaker.of_sweep(config, space, say, data_storage, pool_of)
     rungs = _rungs(config, maker.total_steps)
     if maker.base.scaling.min_workers is not None:
         raise UserError("base.scaling.min_workers: the trials of a sweep do not grow and shrink; use num_workers")

@@ -14,6 +14,7 @@ from lrsched import Schedule, ScheduleError
 from lrsched.lengths import Units
 from recipes.config import RunConfig
 from recipes.config_file import parse_config
+from recipes.data.encoding import PoolOf, in_threads
 from recipes.errors import UserError
 from recipes.launching.preflight import prepare
 from recipes.storage import Storage
@@ -46,12 +47,17 @@ class TrialMaker:
 
     @classmethod
     def of_sweep(
-        cls, sweep: SweepConfig, space: Space, say: Callable[[str], None], data_storage: Storage | None = None
+        cls,
+        sweep: SweepConfig,
+        space: Space,
+        say: Callable[[str], None],
+        data_storage: Storage | None = None,
+        pool_of: PoolOf = in_threads,
     ) -> TrialMaker:
         """Tokenises the data, or finds it."""
         data_storage = data_storage or Storage(sweep.sweep.storage_path)
         try:
-            job, _, plan = prepare(sweep.base, say, started_at=time.time(), data_storage=data_storage)
+            job, _, plan = prepare(sweep.base, say, started_at=time.time(), data_storage=data_storage, pool_of=pool_of)
         except UserError as error:
             raise UserError(f"base: {error}") from None
         folder = Storage(sweep.sweep.storage_path) / sweep.sweep.name

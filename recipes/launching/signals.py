@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM as an exception, so that all that was started is stopped in order."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; signum says which."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up."""
+    watched = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(signum: int, frame: Any) -> None:
+        for each in watched:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    before = {each: signal.signal(each, handle) for each in watched}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
