@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.command import exit_code
@@ -46,7 +47,8 @@ def _run(options: argparse.Namespace) -> int:
             print(describe_sweep(prepare_sweep(config, _say, data_storage=Storage(temporary))))
         return 0
     with claimed(Storage(config.sweep.storage_path) / config.sweep.name):
-        return _sweep(prepare_sweep(config, _say, pool_of=tokenizing_pool(config.base.scaling, _say)))
+        say = partial(print, file=sys.stderr, flush=True)
+        return _sweep(prepare_sweep(config, say, pool_of=tokenizing_pool(config.base.scaling, say)))
 
 
 def _sweep(sweep: Sweep) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.command import exit_code
@@ -48,7 +49,8 @@ def _run(options: argparse.Namespace) -> int:
             print(describe_run(job, data, plan, check_resume(job)))
         return 0
     with claimed(Storage(config.run.storage_path) / config.run.name):
-        job, _, _ = prepare(config, _say, started_at=_STARTED_AT, pool_of=tokenizing_pool(config.scaling, _say))
+        say = partial(print, file=sys.stderr, flush=True)
+        job, _, _ = prepare(config, say, started_at=_STARTED_AT, pool_of=tokenizing_pool(config.scaling, say))
         start = check_resume(job)
         if start.finished:
             _say(f"{job.run_folder} is finished ({start.step} updates): see {job.run_folder}/report.html")

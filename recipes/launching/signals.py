@@ -18,7 +18,11 @@ class Interrupted(BaseException):
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up."""
+    """While the block runs, SIGINT and SIGTERM raise Interrupted once; later ones wait for the clean-up.
+
+    A `ray.wait` or `ray.get` with a timeout raises SystemError instead, because of it; at the end of the block that too is
+    Interrupted.
+    """
     watched = (signal.SIGINT, signal.SIGTERM)
 
     def handle(signum: int, frame: Any) -> None:
@@ -29,6 +33,10 @@ def signals_raise() -> Iterator[None]:
     before = {each: signal.signal(each, handle) for each in watched}
     try:
         yield
+    except SystemError as error:
+        if isinstance(error.__cause__, Interrupted):
+            raise error.__cause__ from None
+        raise
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

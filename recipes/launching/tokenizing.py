@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
@@ -20,6 +21,7 @@ from recipes.config import ScalingBlock
 from recipes.data.encoding import Ids, Pool, PoolOf, Texts, encode, in_threads
 from recipes.data.tokenizer import TextTokenizer
 from recipes.errors import RunFailed, UserError
+from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import joins_cluster, ray_cluster
 from recipes.launching.signals import Interrupted, signals_raise
 
@@ -31,7 +33,10 @@ Say = Callable[[str], None]
 
 
 def tokenizing_pool(scaling: ScalingBlock, say: Say) -> PoolOf:
-    """Where a run's texts are tokenised: as scaling.num_tokenizing_tasks says."""
+    """Where a run's texts are tokenised: as scaling.num_tokenizing_tasks says.
+
+    say: must keep to the stream of now: while tasks are at work, both of this process's are Ray's.
+    """
     return partial(_in_tasks, scaling, say) if scaling.num_tokenizing_tasks else in_threads
 
 
@@ -39,7 +44,7 @@ def tokenizing_pool(scaling: ScalingBlock, say: Say) -> PoolOf:
 def _in_tasks(scaling: ScalingBlock, say: Say, tokenizer: TextTokenizer) -> Iterator[Pool]:
     try:
         # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-        with signals_raise(), ray_cluster(scaling, _nothing, check_room=False), signals_raise():
+        with chatter(), signals_raise(), ray_cluster(scaling, _nothing, check_room=False), signals_raise():
             place = f"the cluster at {os.environ['RAY_ADDRESS']}" if joins_cluster() else "a local Ray of this command"
             say(f"data: tokenising in {scaling.num_tokenizing_tasks:,} tasks on {place}")
             yield _Tasks(tokenizer, scaling, say)
@@ -72,8 +77,7 @@ class _Tasks:
         import ray
 
         try:
-            self._wait_for(task)
-            version, ids = ray.get(task)
+            version, ids = self._answer(task.future())
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             line = (str(cause).strip() or "no message").splitlines()[0]
@@ -90,11 +94,11 @@ class _Tasks:
             )
         return ids
 
-    def _wait_for(self, task: Any) -> None:
-        import ray
-
+    def _answer(self, task: Future[Any]) -> Any:
         began = time.monotonic()
-        while not ray.wait([task], timeout=_POLL_S)[0]:
+        while True:
+            if wait([task], _POLL_S).done:
+                return task.result()
             waited_s = time.monotonic() - began
             if waited_s > self._wait_s:
                 raise RunFailed(

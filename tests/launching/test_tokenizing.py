@@ -1,6 +1,6 @@
 """Texts tokenised by tasks of a real Ray: the same cache, a killed task, a stopped command, refusals."""
 
-import json
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,41 +9,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recipes.config_file import load_config
-from recipes.data.cache import prepare_data
-from recipes.data.tokenizer import train_unigram
-from recipes.storage import Storage
-from tests.conftest import WORDS, small_run
 from tests.launching.conftest import ray_head, train, wait_until
-
-# More than 16,384 texts are more than one window.
-NUM_ROWS = 150_000
+from tests.many_texts import NUM_WINDOWS, cached, in_tasks, parts, prepare, write_texts
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """A file of nine windows, a tokenizer, and the cache that one process makes of them."""
     place = tmp_path_factory.mktemp("texts")
-    words = [f"{a}{b}" for a in WORDS for b in WORDS]
-    rows = [[words[(i * (j + 3) + j * j) % len(words)] for j in range(2 + i % 9)] for i in range(NUM_ROWS)]
-    pairs = [{"source": " ".join([*row, str(i)]), "target": " ".join(reversed(row))} for i, row in enumerate(rows)]
-    (place / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)) + "\n")
-    train_unigram([pair["source"] for pair in pairs[:2000]], 600).save(place / "tokenizer")
-    arguments = in_tasks(place, place / "alone", 0)
-    prepare_data(load_config(arguments[0], arguments[1:]).data, Storage(place / "alone"), lambda text: None)
+    write_texts(place)
     return place
-
-
-def in_tasks(texts: Path, storage: Path, num: int, *overrides: str) -> list[str]:
-    tokenizer = f"data.tokenizer={{kind: folder, path: {texts / 'tokenizer'}}}"
-    tasks = f"scaling.num_tokenizing_tasks={num}"
-    return small_run(texts / "pairs.jsonl", storage, tokenizer, "data.held_out_ratio=0.01", tasks, *overrides)
-
-
-def cached(storage: Path) -> dict[str, bytes]:
-    [meta] = storage.glob("token_cache/*/meta.json")
-    files = {path.relative_to(meta.parent): path for path in meta.parent.rglob("*") if path.is_file() and path != meta}
-    return {str(name): path.read_bytes() for name, path in files.items()}
 
 
 def test_tasks_make_the_cache_that_one_process_makes(cluster, texts, tmp_path):
@@ -53,8 +27,7 @@ def test_tasks_make_the_cache_that_one_process_makes(cluster, texts, tmp_path):
     assert (tmp_path / "small" / "report.html").exists()
     assert cached(tmp_path) == cached(texts / "alone")
     # What is tokenised is found again, and no task is started for it.
-    arguments = in_tasks(texts, tmp_path, 3)
-    prepare_data(load_config(arguments[0], arguments[1:]).data, Storage(tmp_path), lambda text: None, no_pool)
+    prepare(in_tasks(texts, tmp_path, 3), pool_of=no_pool)
 
 
 def no_pool(tokenizer):
@@ -65,19 +38,14 @@ def test_a_killed_task_is_done_again_and_a_stopped_start_gone_on_with(cluster, t
     arguments = in_tasks(texts, tmp_path, 1)
     command = [sys.executable, "-m", "recipes.train", *arguments]
     process = subprocess.Popen(command, env=cluster, stderr=subprocess.PIPE, text=True)
-
-    def parts():
-        return list(tmp_path.glob("token_cache/.*.part/ids/*.arrow"))
-
     with process.stderr:
-        wait_until(lambda: tasks_at_work(cluster), 60)
-        tasks_at_work(cluster)[0].kill()
-        wait_until(lambda: len(parts()) >= 2, 60)
+        wait_until(lambda: killed_a_task(cluster), 60)
+        wait_until(lambda: len(parts(tmp_path)) >= 2, 60)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read().splitlines()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM, "\n".join(said)
     assert said[-1] == "stopped; the same command goes on with what is tokenised"
-    assert 2 <= len(parts()) < 9
+    assert 2 <= len(parts(tmp_path)) < NUM_WINDOWS
     wait_until(lambda: not tasks_at_work(cluster), 20)
 
     result = train(arguments, cluster)
@@ -87,8 +55,19 @@ def test_a_killed_task_is_done_again_and_a_stopped_start_gone_on_with(cluster, t
 
 
 def tasks_at_work(environment: dict[str, str]) -> list[psutil.Process]:
-    family = psutil.Process(int(environment["TEST_HEAD_PID"])).children(recursive=True)
-    return [each for each in family if "ray::_encoded" in " ".join(each.cmdline())]
+    """A process has the name of its task while it is at it."""
+    found = []
+    for process in psutil.Process(int(environment["TEST_HEAD_PID"])).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [process] if "ray::_encoded" in " ".join(process.cmdline()) else []
+    return found
+
+
+def killed_a_task(environment: dict[str, str]) -> bool:
+    for process in tasks_at_work(environment):
+        process.kill()
+        return True
+    return False
 
 
 def test_a_cluster_without_free_cpus_is_not_waited_for_for_ever(texts, tmp_path):

@@ -4,12 +4,14 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
 from cluster.test_hosts.hosts import Hosts, HostsError, check_possible
 from cluster.test_hosts.lab import CHECKOUT, Lab
 from tests.conftest import small_run, write_pairs
+from tests.many_texts import cached, in_tasks, write_texts
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +73,20 @@ def test_training_over_two_hosts(lab, stage):
     assert "training from update 0 of 8 on 2 workers" in result.stdout
     assert len(losses(lab, f"stage{stage}")) == 8
     assert losses(lab, f"stage{stage}") == pytest.approx(losses(lab, "stage1"), rel=1e-5)
+
+
+def test_texts_that_the_head_alone_has_are_tokenised_by_the_others(lab):
+    write_texts(lab.shared)
+    lab.do("head", f"mkdir /root/texts && mv {lab.shared}/pairs.jsonl {lab.shared}/tokenizer /root/texts")
+    assert lab.do("w1", "ls /root/texts", check=False).returncode != 0
+    words = in_tasks(Path("/root/texts"), lab.shared / "many", 4)
+    result = job(lab, " ".join(["python -m recipes.train", *map(shlex.quote, words)]))
+    assert result.returncode == 0, result.stdout
+    assert "data: tokenising in 4 tasks on the cluster at " in result.stdout
+    # The head has no CPU for Ray: these were the others.
+    assert "training from update 0 of 8 on 2 workers" in result.stdout
+    assert cached(lab.shared / "many") == cached(lab.shared / "alone")
+    write_pairs(lab.shared / "pairs.jsonl")
 
 
 def test_a_path_that_the_hosts_do_not_share_is_refused(lab):

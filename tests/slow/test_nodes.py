@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import small_run, write_pairs
+from tests.many_texts import NUM_WINDOWS, cached, in_tasks, parts, write_texts
 from tests.slow.faults import Run, last_step, lines, until
 
 pytestmark = pytest.mark.slow
@@ -213,6 +214,18 @@ def test_a_node_that_goes_before_its_deadline_costs_little(place, nodes, unchang
     assert reached - step <= 3
     assert run.wait(900) == 0, run.said()
     check(folder, unchanged)
+
+
+def test_what_a_node_was_tokenising_is_tokenised_by_another(nodes, tmp_path):
+    write_texts(tmp_path)
+    nodes.have(2)
+    run = Run(in_tasks(tmp_path, tmp_path / "runs", 2, "scaling.num_workers=1"), tmp_path / "log", nodes.environment)
+    run.start()
+    until(lambda: len(parts(tmp_path / "runs")) >= 2)
+    nodes.kill()
+    assert len(parts(tmp_path / "runs")) < NUM_WINDOWS
+    assert run.wait(300) == 0, run.said()
+    assert cached(tmp_path / "runs") == cached(tmp_path / "alone")
 
 
 def test_a_run_does_not_wait_for_nodes_for_ever(place, nodes):
