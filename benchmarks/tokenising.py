@@ -1,11 +1,15 @@
 """How fast texts become a token cache, beside `tokenizers` alone, and in how much memory.
 
-``python benchmarks/tokenising.py [--rows 10000,100000,1000000] [--pairs FILE.parquet] [--times 5] [--json FILE] [--picture FILE]``
+``python benchmarks/tokenising.py [--rows 10000,100000,1000000] [--pairs FILE.parquet] [--times 5] [--tasks 4]
+[--json FILE] [--picture FILE]``
 
 Of each number of rows a Parquet file is made: the pairs of ``--pairs`` over and over, or sentences of made-up words, each row
 with its number in front, so that no two are the same. Then, by turns, each time in a process of its own: `encode_batch_fast` of
 the same tokenizer over the same texts, 2,048 at once, nothing kept (the texts are in memory before the clock starts);
 and `prepare_data` from the file to the finished cache. Medians. Importing libraries is not counted.
+
+With ``--tasks`` also `prepare_data` in so many tasks of Ray (scaling.num_tokenizing_tasks), on a local Ray whose start and end are
+counted, and `prepare_data` where all ids are given: what is left for one process however many tokenise.
 
 Memory is the process's anonymous memory (RssAnon of /proc/self/status, every 20 ms) at its peak, less what it has after the
 imports. Pages of mapped files are not in it: the kernel takes those back whenever it wants.
@@ -21,7 +25,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +35,11 @@ import pyarrow as pa
 from process_memory import memory_now
 from pyarrow import parquet as pq
 
-from recipes.config import DataBlock
+from recipes.config import DataBlock, ScalingBlock
 from recipes.data.cache import prepare_data
+from recipes.data.encoding import Ids, PoolOf, encode
 from recipes.data.tokenizer import TextTokenizer, train_unigram
+from recipes.launching.tokenizing import tokenizing_pool
 from recipes.storage import Storage
 
 _ROWS_AT_ONCE = 65_536
@@ -46,12 +54,13 @@ def main() -> None:
     parser.add_argument("--rows", default="10000,100000,1000000")
     parser.add_argument("--pairs", help="Parquet file whose first two columns are the pairs")
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=0)
     parser.add_argument("--json")
     parser.add_argument("--picture")
     parser.add_argument("--one", nargs=3, metavar=("WHAT", "FILE", "TOKENIZER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(_one(*options.one)))
+        print(json.dumps(_one(*options.one, options.tasks)))
         return
     found = []
     for rows in map(int, options.rows.split(",")):
@@ -69,14 +78,27 @@ def _measured(rows: int, options: argparse.Namespace, folder: Path) -> dict[str,
     _write_pairs(file, rows, options.pairs)
     sample = pq.ParquetFile(file).read_row_group(0).slice(0, 20_000)
     train_unigram(sample["source"].to_pylist() + sample["target"].to_pylist(), _VOCABULARY).save(tokenizer)
-    taken: dict[str, list[dict[str, float]]] = {"tokenizers": [], "prepare_data": []}
+    ways = ["tokenizers", "prepare_data", *(["in_tasks", "ids_given"] if options.tasks else [])]
+    taken: dict[str, list[dict[str, float]]] = {what: [] for what in ways}
     for _ in range(options.times):
         for what, results in taken.items():
-            command = [sys.executable, __file__, "--one", what, str(file), str(tokenizer)]
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                what,
+                str(file),
+                str(tokenizer),
+                "--tasks",
+                str(options.tasks),
+            ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results.append(json.loads(done.stdout.splitlines()[-1]))
-    ratios = [b["seconds"] / a["seconds"] for a, b in zip(*taken.values(), strict=True)]
-    found: dict[str, float] = {"rows": rows, "text_bytes": _text_bytes(file), "ratio": statistics.median(ratios)}
+    found: dict[str, float] = {"rows": rows, "text_bytes": _text_bytes(file)}
+    for what in ways[1:]:
+        pairs = zip(taken["tokenizers"], taken[what], strict=True)
+        name = "ratio" if what == "prepare_data" else f"{what}_ratio"
+        found[name] = statistics.median(mine["seconds"] / theirs["seconds"] for theirs, mine in pairs)
     for what, results in taken.items():
         for name in ("seconds", "memory_mib"):
             found[f"{what}_{name}"] = statistics.median(result[name] for result in results)
@@ -85,10 +107,15 @@ def _measured(rows: int, options: argparse.Namespace, folder: Path) -> dict[str,
 
 
 def _line(one: dict[str, float]) -> str:
+    tasks = "".join(
+        f"; {what.replace('_', ' ')} {one[f'{what}_seconds']:.2f} s ({one[f'{what}_ratio']:.3f})"
+        for what in ("in_tasks", "ids_given")
+        if f"{what}_seconds" in one
+    )
     return (
         f"{one['rows']:>9,} rows, {one['text_bytes'] / 1e6:,.0f} MB: tokenizers {one['tokenizers_seconds']:.2f} s, prepare_data "
         f"{one['prepare_data_seconds']:.2f} s ({one['ratio']:.3f} times), {one['rows'] / one['prepare_data_seconds']:,.0f} "
-        f"pairs/s, {one['prepare_data_memory_mib']:.0f} MiB more memory"
+        f"pairs/s, {one['prepare_data_memory_mib']:.0f} MiB more memory{tasks}"
     )
 
 
@@ -131,8 +158,16 @@ def _text_bytes(file: Path) -> int:
     return total
 
 
-def _one(what: str, file: str, tokenizer: str) -> dict[str, float]:
-    work = _tokenizers_alone(file, tokenizer) if what == "tokenizers" else _preparing(file, tokenizer)
+def _one(what: str, file: str, tokenizer: str, tasks: int) -> dict[str, float]:
+    if what == "tokenizers":
+        work = _tokenizers_alone(file, tokenizer)
+    elif what == "ids_given":
+        given = _Given()
+        _preparing(file, tokenizer, given.noting)()
+        work = _preparing(file, tokenizer, given.giving)
+    else:
+        scaling = ScalingBlock(num_tokenizing_tasks=tasks if what == "in_tasks" else 0)
+        work = _preparing(file, tokenizer, tokenizing_pool(scaling, lambda words: None))
     with _Memory() as memory:
         began = time.perf_counter()
         work()
@@ -153,16 +188,39 @@ def _tokenizers_alone(file: str, tokenizer: str) -> Callable[[], None]:
     return work
 
 
-def _preparing(file: str, tokenizer: str) -> Callable[[], None]:
+def _preparing(file: str, tokenizer: str, pool_of: PoolOf) -> Callable[[], None]:
     from transformers import AutoTokenizer  # noqa: F401  seconds, which have nothing to do with the texts
 
     block = DataBlock(source=file, held_out_ratio=0.01, tokenizer={"kind": "folder", "path": tokenizer})
 
     def work() -> None:
         with tempfile.TemporaryDirectory(dir=Path(file).parent) as storage:
-            prepare_data(block, Storage(storage), lambda words: None)
+            prepare_data(block, Storage(storage), lambda words: None, pool_of)
 
     return work
+
+
+class _Given:
+    """Notes the ids of all windows, and gives them again to who begins the same windows."""
+
+    num_at_once = 3
+
+    def __init__(self) -> None:
+        self._ids: deque[list[Ids]] = deque()
+
+    @contextmanager
+    def noting(self, tokenizer: TextTokenizer) -> Iterator[_Given]:
+        self.begin = lambda texts: self._noted(encode(tokenizer, texts))
+        yield self
+
+    def _noted(self, ids: list[Ids]) -> Callable[[], list[Ids]]:
+        self._ids.append(ids)
+        return lambda: ids
+
+    @contextmanager
+    def giving(self, tokenizer: TextTokenizer) -> Iterator[_Given]:
+        self.begin = lambda texts: self._ids.popleft
+        yield self
 
 
 class _Memory:

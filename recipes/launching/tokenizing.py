@@ -46,7 +46,8 @@ def _in_tasks(scaling: ScalingBlock, say: Say, tokenizer: TextTokenizer) -> Iter
         # Signals twice, because ray.init puts a handler of its own on SIGTERM.
         with chatter(), signals_raise(), ray_cluster(scaling, _nothing, check_room=False), signals_raise():
             place = f"the cluster at {os.environ['RAY_ADDRESS']}" if joins_cluster() else "a local Ray of this command"
-            say(f"data: tokenising in {scaling.num_tokenizing_tasks:,} tasks on {place}")
+            num = scaling.num_tokenizing_tasks
+            say(f"data: tokenising in {num:,} task{'s' if num > 1 else ''} on {place}")
             yield _Tasks(tokenizer, scaling, say)
     except Interrupted as stop:
         print("stopped; the same command goes on with what is tokenised", file=sys.stderr)
