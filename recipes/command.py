@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from recipes.errors import RunFailed, UserError
+from recipes.launching.signals import Interrupted
 
 _OURS = ("recipes", "lrsched")
 
@@ -46,3 +47,6 @@ def _exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Interrupted as stop:
+        print("stopped", file=sys.stderr)
+        return 128 + stop.signum

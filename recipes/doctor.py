@@ -31,6 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     from recipes.config_file import load_config
     from recipes.launching.chatter import chatter
     from recipes.launching.ray_cluster import ray_cluster
+    from recipes.launching.signals import signals_raise
     from recipes.storage import Storage
 
     scaling, place = ScalingBlock(), None
@@ -39,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         scaling, place = config.scaling, Storage(config.run.storage_path)
     # Kept from before Ray's chatter is led away.
     say = partial(print, file=sys.stderr, flush=True)
-    with chatter(), ray_cluster(scaling, say, check_room=False):
+    with chatter(), signals_raise(), ray_cluster(scaling, say, check_room=False):
         found = examine(scaling, place)
     width = max(len(each.subject) for each in found)
     for each in found:

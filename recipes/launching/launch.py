@@ -43,13 +43,11 @@ def launch(
             was started has been stopped.
     """
     prepared_at = time.time()
-    # Signals twice, because ray.init puts a handler of its own on SIGTERM.
     with (
         chatter() as said,
         only_node_unwatched(),
         signals_raise(),
         ray_cluster(job.config.scaling, terminal.say, meanwhile=_import_trainer),
-        signals_raise(),
     ):
         import ray
 

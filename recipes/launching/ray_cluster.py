@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,8 @@ from recipes.storage import Storage
 # For the actors of a job that has just been killed to be gone.
 _GONE_S = 10.0
 _POLL_S = 0.5
+# For a `ray.init` to return that is not wanted any more.
+_START_S = 30.0
 # Name of threads that call Ray and cannot be told to stop.
 IN_RAY = "in_ray"
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
@@ -70,41 +73,91 @@ def ray_cluster(
     # Ray Train hands on one report per poll and worker group; its default of 2 s would slow every evaluation.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(scaling.hang_timeout_s))
-    import ray
-
     beside = threading.Thread(target=meanwhile, name="meanwhile", daemon=True)
-    beside.start()
-    quiet, own_session = {"log_to_driver": False, "logging_level": "ERROR"}, None
     if joins_cluster():
-        address = os.environ["RAY_ADDRESS"]
-        say(f"joining the Ray cluster at {address}")
+        say(f"joining the Ray cluster at {os.environ['RAY_ADDRESS']}")
         _mind_job_stop(scaling, say)
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
     else:
         say("starting a local Ray on this machine, stopped at the end")
-        try:
-            own_session = ray.init(address="local", include_dashboard=False, **quiet).address_info["session_dir"]
-        except Exception as error:  # Ray raises bare ones
-            ray.shutdown()
-            raise RunFailed(
-                f"Ray did not start on this machine: {str(error).strip().splitlines()[0]} Try again; a machine busy with "
-                "other things may be too slow for it"
-            ) from None
-    try:
+    with _Connection(beside):
+        import ray
+
         beside.join()
         if check_room:
             _check_cluster(ray.cluster_resources(), scaling, say)
         yield
-    finally:
+
+
+class _Connection:
+    """`ray.init` and `ray.shutdown` around a block. beside: a thread to start when the first begins.
+
+    A thread calls `ray.init`: in the main one it would put handlers of its own on SIGTERM, and what a signal's handler raises
+    inside it may be lost.
+    """
+
+    def __init__(self, beside: threading.Thread):
+        self._beside, self._wanted = beside, True
+        self._session, self._over = Future[str](), threading.Event()
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._run, name=IN_RAY, daemon=True).start()
+        try:
+            self._session.result()
+        except BaseException:
+            if not self._session.done():  # a signal; what is being started can be stopped when it stands
+                self._wanted = False
+                wait([self._session], _START_S)
+            if self._session.done() and self._session.exception() is None:
+                self._shutdown()
+            raise
+
+    def _run(self) -> None:
+        try:
+            import ray
+
+            if self._wanted:
+                self._beside.start()
+            session = _connected(ray) if self._wanted else ""
+        except BaseException as error:
+            self._session.set_exception(error)
+            return
+        threading.current_thread().name = "ray"
+        self._session.set_result(session)
+        # Ray 2.60 takes 15 s to shut down where the thread that began it is gone.
+        self._over.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self._shutdown()
+
+    def _shutdown(self) -> None:
+        session = self._session.result()
         # A thread that waits inside Ray for what will never come does not survive a shutdown, and takes the process with it.
         # A cluster ends what a command has left when its process ends; only a Ray of its own needs to be told.
-        if not (joins_cluster() and waits_in_ray()):
+        if session and not (joins_cluster() and waits_in_ray()):
+            import ray
+
             ray.shutdown()
-        if own_session is not None:
-            end_leftovers(own_session)
+        if session and not joins_cluster():
+            end_leftovers(session)
+        self._over.set()
+
+
+def _connected(ray: Any) -> str:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if joins_cluster():
+        address = os.environ["RAY_ADDRESS"]
+        try:
+            return ray.init(address=address, **quiet).address_info["session_dir"]
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
+    try:
+        return ray.init(address="local", include_dashboard=False, **quiet).address_info["session_dir"]
+    except Exception as error:  # Ray raises bare ones
+        ray.shutdown()
+        raise RunFailed(
+            f"Ray did not start on this machine: {str(error).strip().splitlines()[0]} Try again; a machine busy with "
+            "other things may be too slow for it"
+        ) from None
 
 
 @contextmanager

@@ -43,8 +43,7 @@ def tokenizing_pool(scaling: ScalingBlock, say: Say) -> PoolOf:
 @contextmanager
 def _in_tasks(scaling: ScalingBlock, say: Say, tokenizer: TextTokenizer) -> Iterator[Pool]:
     try:
-        # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-        with chatter(), signals_raise(), ray_cluster(scaling, _nothing, check_room=False), signals_raise():
+        with chatter(), signals_raise(), ray_cluster(scaling, _nothing, check_room=False):
             place = f"the cluster at {os.environ['RAY_ADDRESS']}" if joins_cluster() else "a local Ray of this command"
             num = scaling.num_tokenizing_tasks
             say(f"data: tokenising in {num:,} task{'s' if num > 1 else ''} on {place}")

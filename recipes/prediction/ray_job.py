@@ -87,8 +87,7 @@ def _answered(
     with errors_led_into(folder.parts) as stream, chatter() as said, signals_raise():
         said.keep_in(folder.parts)
         say = partial(print, file=stream, flush=True)
-        # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-        with ray_cluster(ScalingBlock(), say, check_room=False), signals_raise():
+        with ray_cluster(ScalingBlock(), say, check_room=False):
             scaling = _scaling(request.settings.device, num_workers, cpus_per_worker, say)
             check_nodes(scaling, _parent(folder.output), say)
             settings = workers_settings(request.settings, scaling.use_gpu)

@@ -149,8 +149,7 @@ def conduct(sweep: Sweep, stream: TextIO) -> Answer:
     def say(text: str) -> None:
         print(text, file=stream, flush=True)
 
-    # Signals twice, because ray.init puts a handler of its own on SIGTERM.
-    with chatter() as said, signals_raise(), ray_cluster(sweep.scaling, say), signals_raise():
+    with chatter() as said, signals_raise(), ray_cluster(sweep.scaling, say):
         max_concurrent = checked_max_concurrent(sweep.config.sweep.max_concurrent, sweep.scaling)
         check_nodes(sweep.scaling, Storage(sweep.config.sweep.storage_path), say)
         board = start_beside_me(Board, sweep.folder)
