@@ -48,5 +48,5 @@ def _exit_code(work: Callable[[], int]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except Interrupted as stop:
-        print("stopped", file=sys.stderr)
+        print(f"stopped{stop.way_on}", file=sys.stderr)
         return 128 + stop.signum

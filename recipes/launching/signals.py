@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; signum says which."""
+    """Ctrl-C or SIGTERM; signum says which. way_on: told behind "stopped" where nobody else tells."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+        self.signum, self.way_on = signum, ""
 
 
 @contextmanager

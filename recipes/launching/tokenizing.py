@@ -7,7 +7,6 @@ them, and the cache is the same byte for byte wherever its ids come from.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -49,8 +48,8 @@ def _in_tasks(scaling: ScalingBlock, say: Say, tokenizer: TextTokenizer) -> Iter
             say(f"data: tokenising in {num:,} task{'s' if num > 1 else ''} on {place}")
             yield _Tasks(tokenizer, scaling, say)
     except Interrupted as stop:
-        print("stopped; the same command goes on with what is tokenised", file=sys.stderr)
-        raise SystemExit(128 + stop.signum) from None
+        stop.way_on = "; the same command goes on with what is tokenised"
+        raise
 
 
 def _nothing(text: str) -> None:
