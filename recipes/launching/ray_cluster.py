@@ -14,6 +14,7 @@ from typing import Any
 from recipes.config import ScalingBlock
 from recipes.errors import RunFailed, UserError
 from recipes.launching.leftovers import end_leftovers
+from recipes.launching.quick_start import node_asked_for_often
 from recipes.storage import Storage
 
 # For the actors of a job that has just been killed to be gone.
@@ -151,7 +152,8 @@ def _connected(ray: Any) -> str:
         except ConnectionError as error:
             raise UserError(f"RAY_ADDRESS is {address}: {str(error).splitlines()[0]}") from None
     try:
-        return ray.init(address="local", include_dashboard=False, **quiet).address_info["session_dir"]
+        with node_asked_for_often():
+            return ray.init(address="local", include_dashboard=False, **quiet).address_info["session_dir"]
     except Exception as error:  # Ray raises bare ones
         ray.shutdown()
         raise RunFailed(
