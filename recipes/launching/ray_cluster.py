@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +112,9 @@ class _Connection:
             if self._session.done() and self._session.exception() is None:
                 self._shutdown()
             raise
+        # Ray's C++ has put a handler on SIGTERM that aborts; Python's own go over it.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.getsignal(each))
 
     def _run(self) -> None:
         try:

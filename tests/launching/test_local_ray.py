@@ -14,7 +14,7 @@ from tests.launching.conftest import wait_until
 
 
 # `ray job stop` sends SIGTERM: tests/cluster/test_jobs.py.
-@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_all_its_processes(pairs, tmp_path, signum):
     storage = tmp_path / "runs"
     arguments = small_run(pairs, storage, "schedule.total_steps=1000000", "checkpoint.every_steps=1000000")
