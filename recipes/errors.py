@@ -20,6 +20,11 @@ class RunFailed(Exception):
         self.user = user
 
 
+def first_line(error: BaseException | None) -> str:
+    """Of an error's message."""
+    return (str(error).strip() or "no message").splitlines()[0]
+
+
 def nearest(name: str, known: list[str]) -> str:
     """``", did you mean 'x'?"`` for the known name closest to ``name``, else the known names."""
     import difflib

@@ -12,7 +12,7 @@ from typing import Any
 
 from recipes.config import EvaluationBlock
 from recipes.config.evaluation import FORCED_METRICS, PLAIN_FIELDS, TEXT_METRICS
-from recipes.errors import UserError, nearest
+from recipes.errors import UserError, first_line, nearest
 
 # Fields of an evaluation that are not a user's.
 _TAKEN = {
@@ -113,7 +113,7 @@ def _own(name: str, predictions: Sequence[str], references: Sequence[str], sourc
     try:
         found = function(list(predictions), list(references), list(sources))
     except Exception as error:
-        reason = (str(error).strip() or "no message").splitlines()[0]
+        reason = first_line(error)
         raise MetricFailed(f"evaluation.metrics: {name} raised {type(error).__name__}: {reason}") from error
     by_name = found if isinstance(found, dict) else {name.rpartition(":")[2]: found}
     for key, value in by_name.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from recipes.clusters.quick_check import check_nodes
 from recipes.config import ScalingBlock
-from recipes.errors import RunFailed
+from recipes.errors import RunFailed, first_line
 from recipes.launching.channel import Channel
 from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import IN_RAY, needed_resources, only_node_unwatched, ray_cluster, start_beside_me
@@ -206,4 +206,4 @@ def _explain(error: BaseException, errors: list[dict[str, Any]], logs: str) -> R
         return RunFailed(
             f"worker {found['rank']} failed at {found['where']}: {found['kind']}: {found['message']} (log: {found['log']})"
         )
-    return RunFailed(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
+    return RunFailed(f"{type(error).__name__}: {first_line(error)}")

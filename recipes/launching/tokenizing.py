@@ -19,7 +19,7 @@ import tokenizers
 from recipes.config import ScalingBlock
 from recipes.data.encoding import Ids, Pool, PoolOf, Texts, encode, in_threads
 from recipes.data.tokenizer import TextTokenizer
-from recipes.errors import RunFailed, UserError
+from recipes.errors import RunFailed, UserError, first_line
 from recipes.launching.chatter import chatter
 from recipes.launching.ray_cluster import joins_cluster, ray_cluster
 from recipes.launching.signals import Interrupted, signals_raise
@@ -79,12 +79,12 @@ class _Tasks:
             version, ids = self._answer(task.future())
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            line = (str(cause).strip() or "no message").splitlines()[0]
-            raise RunFailed(f"data: a task that tokenised failed: {type(cause).__name__}: {line}") from None
-        except ray.exceptions.RayError as error:
-            line = (str(error).strip() or "no message").splitlines()[0]
             raise RunFailed(
-                f"data: tokenising on Ray failed: {type(error).__name__}: {line} The same command goes on with what is tokenised"
+                f"data: a task that tokenised failed: {type(cause).__name__}: {first_line(cause)}"
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise RunFailed(
+                f"data: tokenising on Ray failed: {type(error).__name__}: {first_line(error)} The same command goes on with what is tokenised"
             ) from None
         if version != tokenizers.__version__:
             raise UserError(
@@ -95,9 +95,7 @@ class _Tasks:
 
     def _answer(self, task: Future[Any]) -> Any:
         began = time.monotonic()
-        while True:
-            if wait([task], _POLL_S).done:
-                return task.result()
+        while not wait([task], _POLL_S).done:
             waited_s = time.monotonic() - began
             if waited_s > self._wait_s:
                 raise RunFailed(
@@ -108,6 +106,7 @@ class _Tasks:
                     f"data: waiting for a task to tokenise (at most {self._wait_s} s, scaling.node_wait_s); {_free_cpus()}"
                 )
                 self._told = True
+        return task.result()
 
 
 def _free_cpus() -> str:

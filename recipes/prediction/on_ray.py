@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from recipes.config import ScalingBlock
-from recipes.errors import RunFailed, UserError
+from recipes.errors import RunFailed, UserError, first_line
 from recipes.evaluation.saved_model import EXPORT, is_run
 from recipes.prediction.parts import LOGS, PartsFolder
 from recipes.prediction.pieces import Piece, read_piece
@@ -95,9 +95,8 @@ def _fault_of(work: Callable[[], Any]) -> tuple[Any, dict[str, Any] | None]:
     try:
         return work(), None
     except Exception as error:
-        line = (str(error).strip() or "no message").splitlines()[0]
         user = isinstance(error, UserError)
-        line = str(error) if user else f"{type(error).__name__}: {line}"
+        line = str(error) if user else f"{type(error).__name__}: {first_line(error)}"
         return None, {"user": user, "line": line, "traceback": traceback.format_exc()}
 
 
@@ -217,8 +216,7 @@ def _mapped(
             f"a worker died over and over: killed, or out of memory (then lower --batch-tokens) {log}{_WAY_ON}"
         ) from None
     except ray.exceptions.RayError as error:
-        line = (str(error).strip() or "no message").splitlines()[0]
-        raise RunFailed(f"Ray failed: {type(error).__name__}: {line} {log}{_WAY_ON}") from None
+        raise RunFailed(f"Ray failed: {type(error).__name__}: {first_line(error)} {log}{_WAY_ON}") from None
 
 
 def workers_settings(settings: Settings, use_gpu: bool) -> Settings:

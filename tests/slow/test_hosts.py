@@ -77,9 +77,9 @@ def test_training_over_two_hosts(lab, stage):
 
 def test_texts_that_the_head_alone_has_are_tokenised_by_the_others(lab):
     write_texts(lab.shared)
-    lab.do("head", f"mkdir /root/texts && mv {lab.shared}/pairs.jsonl {lab.shared}/tokenizer /root/texts")
-    assert lab.do("w1", "ls /root/texts", check=False).returncode != 0
-    words = in_tasks(Path("/root/texts"), lab.shared / "many", 4)
+    lab.do("head", f"mkdir /srv/texts && mv {lab.shared}/pairs.jsonl {lab.shared}/tokenizer /srv/texts")
+    assert lab.do("w1", "ls /srv/texts", check=False).returncode != 0
+    words = in_tasks(Path("/srv/texts"), lab.shared / "many", 4)
     result = job(lab, " ".join(["python -m recipes.train", *map(shlex.quote, words)]))
     assert result.returncode == 0, result.stdout
     assert "data: tokenising in 4 tasks on the cluster at " in result.stdout
